@@ -359,6 +359,59 @@ async fn within_the_dedup_window_the_second_answers_the_firsts_id() {
     assert_eq!(logged(&server).await, 4);
 }
 
+#[tokio::test]
+async fn a_repeat_by_webhook_id_says_so() {
+    let target = Target::start().await;
+    let mut server = Server::with(&["--dedup-window", "1h"]).await;
+    server.subscribe(json!({"target_url": target.url("/t")})).await;
+    let send = async |server: &Server, headers: &[(&str, &str)], media: &str, body: Value| {
+        let headers = [&[("content-type", media)], headers].concat();
+        server.send(Method::POST, "/receive", &headers, body.to_string()).await
+    };
+    let key = [("webhook-id", "msg_1")];
+    let one = send(&server, &key, STRUCTURED, event("a")).await.ok();
+    assert!(!one.headers.contains_key("waypost-duplicate"));
+    let again = send(&server, &key, STRUCTURED, event("b")).await.ok();
+    assert_eq!(
+        (again.header("waypost-duplicate"), again.text()),
+        ("true", one.text()),
+        "the first one counts"
+    );
+    server.kill9();
+    server.restart().await;
+    let again = send(&server, &[("idempotency-key", "\"msg_1\"")], STRUCTURED, event("a")).await.ok();
+    assert_eq!(
+        (again.header("waypost-duplicate"), again.text()),
+        ("true", one.text()),
+        "after a restart, too"
+    );
+    let other = send(&server, &[("webhook-id", "msg_2")], STRUCTURED, event("c")).await.ok();
+    assert!(!other.headers.contains_key("waypost-duplicate"));
+    let batch = json!([event("d"), event("c"), event("e"), event("a")]);
+    let mixed = send(&server, &[("webhook-id", "msg_3")], BATCH, batch.clone()).await.ok();
+    assert_eq!(mixed.header("waypost-duplicate"), "1, 3", "by their sources and ids");
+    let whole = send(&server, &[("webhook-id", "msg_3")], BATCH, batch).await.ok();
+    assert_eq!((whole.header("waypost-duplicate"), whole.text()), ("true", mixed.text()));
+    let refused = send(&server, &[("webhook-id", "")], STRUCTURED, event("f")).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("`webhook-id` must be one text"), "{}", refused.text());
+    assert_eq!(logged(&server).await, 4);
+}
+
+/// A key is its sender's: nobody takes the place of another's request.
+#[tokio::test]
+async fn the_webhook_id_of_another_sender_is_another() {
+    let server = Server::with(&["--dedup-window", "1h", "--user-header", "remote-user"]).await;
+    let send = async |sender, id| {
+        let headers = [("content-type", STRUCTURED), ("webhook-id", "msg_1"), ("remote-user", sender)];
+        server.send(Method::POST, "/receive", &headers, event(id).to_string()).await.ok()
+    };
+    let (ann, bob) = (send("ann", "a").await, send("bob", "b").await);
+    assert_ne!(ann.text(), bob.text());
+    assert_eq!(send("ann", "c").await.text(), ann.text());
+    assert_eq!(send("bob", "c").await.text(), bob.text());
+}
+
 #[test]
 fn no_body_of_any_content_type_stops_the_server() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

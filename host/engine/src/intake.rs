@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::directory::Directory;
 use crate::worker::Mailboxes;
@@ -16,7 +17,7 @@ use budget::Budget;
 use waypost_domain::{Event, EventId, RecipientId};
 use waypost_matching::{self as matching, Matches};
 use waypost_runtime::clock;
-use waypost_store::{self as store, Accepted, Arrival, Position, Store};
+use waypost_store::{self as store, Accepted, Arrival, Position, Receipt, Store};
 
 /// The largest event, in bytes, that is matched on the task that received it. A larger one could keep other tasks
 /// waiting, and is matched on a blocking thread.
@@ -127,6 +128,21 @@ impl Intake {
     /// # Errors
     /// When an event cannot be matched, too much is on its way or waits, or the store cannot write.
     pub async fn accept(&self, events: Vec<Event>, sender: &str) -> Result<Vec<EventId>, Error> {
+        let receipts = self.accept_once(events, sender, None).await?;
+        Ok(receipts.iter().map(|receipt| receipt.id).collect())
+    }
+
+    /// As [`Self::accept`], for a request that its producer knows by `key`: within the dedup window, another one with it
+    /// logs nothing again.
+    ///
+    /// # Errors
+    /// As for [`Self::accept`].
+    pub async fn accept_once(
+        &self,
+        events: Vec<Event>,
+        sender: &str,
+        key: Option<Uuid>,
+    ) -> Result<Vec<Receipt>, Error> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
@@ -145,7 +161,8 @@ impl Intake {
         for arrival in &arrivals {
             self.mailboxes.throttle(&arrival.matched, end).await;
         }
-        self.log(arrivals, matched_at, &mut share, None).await
+        let way = Way { recipient: None, key };
+        self.log(arrivals, matched_at, &mut share, way).await
     }
 
     /// Accepts an event for one handler, whatever its filter says; subscriptions get it if it matches.
@@ -163,8 +180,9 @@ impl Intake {
         self.direct_to(recipient, &mut arrival);
         let mut share = self.budget.share();
         share.take(arrival.size())?;
-        let ids = self.log(vec![arrival], matched_at, &mut share, Some(recipient)).await?;
-        Ok(ids[0])
+        let way = Way { recipient: Some(recipient), key: None };
+        let receipts = self.log(vec![arrival], matched_at, &mut share, way).await?;
+        Ok(receipts[0].id)
     }
 
     /// Replaces the handler that a filter has chosen.
@@ -180,13 +198,16 @@ impl Intake {
         mut arrivals: Vec<Arrival>,
         mut matched_at: Position,
         share: &mut budget::Share<'_>,
-        recipient: Option<RecipientId>,
-    ) -> Result<Vec<EventId>, Error> {
+        Way { recipient, key }: Way,
+    ) -> Result<Vec<Receipt>, Error> {
         let mut pause = Duration::ZERO;
         loop {
-            let accepted = self.store.accept(arrivals, matched_at).await;
+            let accepted = match key {
+                None => self.store.accept(arrivals, matched_at).await,
+                Some(key) => self.store.accept_once(arrivals, matched_at, key).await,
+            };
             match accepted.map_err(|source| Error::Log { source })? {
-                Accepted::Logged(ids) => return Ok(ids),
+                Accepted::Logged(receipts) => return Ok(receipts),
                 Accepted::Stale(changed, stale) => {
                     self.directory.follow(changed).await;
                     self.directory.pause_changes(pause);
@@ -236,6 +257,14 @@ impl Intake {
         let matching = tokio::task::spawn_blocking(move || directory.matches(&json));
         matching.await.expect("matching does not panic, and the runtime runs while somebody waits")
     }
+}
+
+/// What is asked for besides the matches of an event.
+struct Way {
+    /// The one handler that it is for.
+    recipient: Option<RecipientId>,
+    /// What its producer knows the request by.
+    key: Option<Uuid>,
 }
 
 /// A task's turn while it matches the events of a batch.

@@ -2,7 +2,9 @@
 //!
 //! The workers of a handler's two recipients share `max_parallel` slots. Their window is open from the beginning,
 //! because one run says little about the next and shares nothing with other handlers. They do not end when they are
-//! idle, so that they read other nodes' runs only once.
+//! idle, so that they read other nodes' runs only once. The senders of events take [turns](Turns).
+
+mod turns;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use super::meter::Meter;
 use super::program::Shortage;
 use super::ready::Handler;
 use super::run::{self, Attempt, Failure, RunResult};
+use turns::{Turn, Turns};
 use waypost_domain::{DeliveryId, Holder, Outcome, RecipientId};
 use waypost_engine::worker::{
     Assignment, AttemptRecord, Choice, Deliverer, Division, Effect, Next, Rules, Slots, Standing, Window,
@@ -23,6 +26,9 @@ use waypost_engine::worker::{
 use waypost_runtime::clock;
 use waypost_runtime::dice;
 use waypost_store::{PendingDelivery, Store, WakeSet};
+
+/// How many waiting runs are read ahead: among these, senders take turns. Each may keep a batch of the log in memory.
+const AHEAD: usize = 128;
 
 /// The deliverer of handlers.
 pub(super) struct Runner {
@@ -76,8 +82,8 @@ impl Deliverer for Runner {
         panic_pause: Duration::from_secs(1),
     };
     type Subject = Subject;
-    type Cache = ();
-    type Permit = ();
+    type Cache = Turns;
+    type Permit = Turn;
     type Mark = Arc<Meter>;
 
     fn wakes(&self, store: &Store) -> Arc<WakeSet> {
@@ -100,8 +106,12 @@ impl Deliverer for Runner {
         &subject.slots
     }
 
-    fn choose(&self, _: &Subject, _: &VecDeque<PendingDelivery>, _: &Arc<()>) -> Choice<()> {
-        Choice { next: Some((0, ())), held_until: None }
+    fn ahead(&self) -> usize {
+        AHEAD
+    }
+
+    fn choose(&self, _: &Subject, waiting: &VecDeque<PendingDelivery>, turns: &Arc<Turns>) -> Choice<Turn> {
+        Choice { next: turns.next(waiting), held_until: None }
     }
 
     fn mark(&self) -> Arc<Meter> {
@@ -111,9 +121,10 @@ impl Deliverer for Runner {
     async fn deliver(
         self: &Arc<Self>,
         assignment: &Assignment<'_, Self>,
-        (): (),
+        mut turn: Turn,
         record: &mut AttemptRecord,
     ) -> Next {
+        turn.has_begun = true;
         let attempt = self.attempt(assignment);
         let (handler, event) = (&assignment.subject.handler.definition.name, assignment.pending.event.id);
         tracing::info!(%handler, %event, attempt = attempt.number, "a run begins");

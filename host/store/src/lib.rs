@@ -200,11 +200,20 @@ pub struct StoredSubscription {
 /// What [`Store::accept`] returns.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Accepted {
-    /// The events are logged under these ids.
-    Logged(Vec<EventId>),
+    /// The events are logged, each with its receipt.
+    Logged(Vec<Receipt>),
     /// Nothing is logged: the events were matched without a subscription's change. They are to be matched again with the
     /// change at this position.
     Stale(Position, Vec<Arrival>),
+}
+
+/// What an event is logged under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its id; that of the first one if it is a repeat.
+    pub id: EventId,
+    /// Whether it was logged before, within the dedup window, and is not logged again.
+    pub is_repeat: bool,
 }
 
 /// What [`Store::put_subscription`] returns.

@@ -13,7 +13,7 @@ impl Store {
     /// Logs events, whatever they were matched with.
     pub async fn log(&self, arrivals: Vec<Arrival>) -> Result<Vec<EventId>, Error> {
         match self.accept(arrivals, Position(u64::MAX)).await? {
-            Accepted::Logged(ids) => Ok(ids),
+            Accepted::Logged(receipts) => Ok(receipts.iter().map(|receipt| receipt.id).collect()),
             Accepted::Stale(..) => unreachable!("nothing is newer"),
         }
     }

@@ -93,6 +93,10 @@ pub trait Deliverer: Send + Sync + Sized + 'static {
     fn is_ordered(&self, _subject: &Self::Subject) -> bool {
         false
     }
+    /// Returns how many deliveries are read beyond those that fill the window, to choose among them.
+    fn ahead(&self) -> usize {
+        0
+    }
     /// Chooses the next delivery among those that wait.
     fn choose(
         &self,

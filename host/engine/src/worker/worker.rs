@@ -273,11 +273,10 @@ impl<D: Deliverer> Worker<D> {
         self.pace.within(self.shared.deliverer.window(subject));
         let width = self.pace.width();
         self.backlog.drop_foreign();
-        if self.backlog.waiting().len() < width
-            && self.endings.len() < UNRECORDED_FACTOR * self.pace.window().max
-        {
-            // At most two windows: each pending event keeps its whole batch in memory.
-            self.backlog.begin(2 * width);
+        let (waiting, ahead) = (self.backlog.waiting().len(), self.shared.deliverer.ahead());
+        if waiting < width + ahead && self.endings.len() < UNRECORDED_FACTOR * self.pace.window().max {
+            // At most two windows and what is read ahead: each pending event keeps its whole batch in memory.
+            self.backlog.begin(2 * width + ahead.saturating_sub(waiting));
         }
         self.held = None;
         self.rest = self.rest.filter(|until| Instant::now() < *until);

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
@@ -75,6 +76,17 @@ fn following(runs: &Arc<AtomicUsize>, folder: &Path, accept: Accept) -> Handler 
     handler
 }
 
+fn arrival(id: &str, sender: &str, recipient: RecipientId) -> Arrival {
+    let event = json!({"specversion": "1.0", "id": id, "source": "/s", "type": "t"});
+    Arrival {
+        event: Event::from_json(event.to_string()).unwrap(),
+        received: clock::now(),
+        sender: sender.to_owned(),
+        matched: vec![recipient],
+        failed: Vec::new(),
+    }
+}
+
 /// The workers of one handler, whose dispatched runs the tests are about.
 struct Stage {
     store: Arc<Store>,
@@ -99,15 +111,7 @@ impl Stage {
 
     /// Adds a pending run on an event.
     async fn enqueue(&self, id: &str) -> EventId {
-        let event = json!({"specversion": "1.0", "id": id, "source": "/s", "type": "t"});
-        let arrival = Arrival {
-            event: Event::from_json(event.to_string()).unwrap(),
-            received: clock::now(),
-            sender: "ann".to_owned(),
-            matched: vec![self.recipient],
-            failed: Vec::new(),
-        };
-        self.store.log(vec![arrival]).await.unwrap()[0]
+        self.store.log(vec![arrival(id, "ann", self.recipient)]).await.unwrap()[0]
     }
 
     /// Makes the run that is put off due, and tells its worker.
@@ -329,4 +333,30 @@ async fn the_two_recipients_of_a_handler_share_its_places() {
     }
     assert!(ended < 3, "at most one more of the others has come before it");
     assert_eq!(stage.workers.in_flight().lock().len(), 2);
+}
+
+/// Runs began in the order of their events: another sender waited for all hundred.
+#[tokio::test]
+async fn a_senders_hundred_events_delay_anothers_by_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let begun = Arc::<Mutex<Vec<String>>>::default();
+    let recorded = Arc::clone(&begun);
+    let closure = Closure::new(move |run| {
+        recorded.lock().unwrap().push(run.event.id().to_owned());
+        async { Ok(()) }
+    });
+    let mut handler = handler(closure, &Destination::Nowhere, nothing());
+    handler.definition.max_parallel = 1;
+    let store = Arc::new(Store::open(folder.path(), Duration::ZERO).unwrap());
+    let recipient = handler.definition.name.dispatched();
+    // Each in a commit of its own, so that no page has another's by chance.
+    for number in 0..100 {
+        store.log(vec![arrival(&format!("ann {number}"), "ann", recipient)]).await.unwrap();
+    }
+    for id in ["bob 0", "bob 1"] {
+        store.log(vec![arrival(id, "bob", recipient)]).await.unwrap();
+    }
+    let _stage = Stage::start_on(store, handler, folder.path());
+    until(|| begun.lock().unwrap().len() == 102).await;
+    assert_eq!(begun.lock().unwrap()[..6], ["ann 0", "bob 0", "ann 1", "bob 1", "ann 2", "ann 3"]);
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use redb::ReadableTable as _;
 
+use self::accept::Accept;
 use super::access::Access;
 use super::accounts::{self, Accounts, OpenAccount};
 use super::deliveries::{Deliveries, DeliveryKey};
@@ -41,7 +42,7 @@ use super::schema::{
 use super::tail::NewRow;
 use super::usage::{Kind, Totals, of_entry, of_row};
 use crate::tokens::TokenChange;
-use crate::{Arrival, CountLimits, Position, Rendering, StoredSubscription, Wake};
+use crate::{CountLimits, Position, Rendering, StoredSubscription, Wake};
 use waypost_domain::{Entry, RecipientId, SubscriptionId};
 
 pub(super) use bury::bury_stranded;
@@ -137,12 +138,14 @@ impl<'a, 'txn> Apply<'a, 'txn> {
 
     /// Applies a group, and returns a value for each of its operations. Accepts and freezes come first, each all together.
     pub(super) fn group(&mut self, Group { ops, ends }: &Group) -> Result<Vec<Answer>, Fault> {
-        let mut accepted = accept::accept(self, arrivals(ops))?.into_iter();
+        let mut accepted = accept::accept(self, accepts(ops))?.into_iter();
         let mut rendered = freeze::freeze(self, renderings(ops))?.into_iter();
         let mut answers = Vec::with_capacity(ops.len());
         for op in ops {
             answers.push(match op {
-                Op::Accept { .. } => Ok(Value::Accepted(accepted.next().expect("one list for each accept"))),
+                Op::Accept { .. } | Op::AcceptOnce { .. } => {
+                    Ok(Value::Accepted(accepted.next().expect("one list for each accept")))
+                }
                 Op::Freeze(_) => rendered.next().expect("one answer for each").map(Value::Flag),
                 other => self.operation(other)?,
             });
@@ -153,7 +156,9 @@ impl<'a, 'txn> Apply<'a, 'txn> {
 
     fn operation(&mut self, op: &Op) -> Result<Answer, Fault> {
         Ok(Ok(match op {
-            Op::Accept { .. } | Op::Freeze(_) => unreachable!("they are applied together"),
+            Op::Accept { .. } | Op::AcceptOnce { .. } | Op::Freeze(_) => {
+                unreachable!("they are applied together")
+            }
             Op::PutSubscription(put) => return Ok(subscriptions::put(self, put)?.map(Value::Put)),
             Op::BeginRecovery(recovery) => {
                 return Ok(recover::begin(self, recovery, CountLimits::default())?.map(Value::Flag));
@@ -294,9 +299,12 @@ impl<'a, 'txn> Apply<'a, 'txn> {
     }
 }
 
-fn arrivals(ops: &[Op]) -> impl Iterator<Item = (&[Arrival], Position)> {
+fn accepts(ops: &[Op]) -> impl Iterator<Item = Accept<'_>> {
     ops.iter().filter_map(|op| match op {
-        Op::Accept { arrivals, matched_at } => Some((arrivals.as_slice(), *matched_at)),
+        Op::Accept { arrivals, matched_at } => Some(Accept { arrivals, matched_at: *matched_at, key: None }),
+        Op::AcceptOnce { arrivals, matched_at, key } => {
+            Some(Accept { arrivals, matched_at: *matched_at, key: Some(*key) })
+        }
         _ => None,
     })
 }

@@ -95,6 +95,12 @@ pub(super) enum Op {
         limits: CountLimits,
     },
     AdvanceJob(Box<AdvanceJob>),
+    /// Events whose producer knows the request by a key: one that comes with it again logs nothing again.
+    AcceptOnce {
+        arrivals: Vec<Arrival>,
+        matched_at: Position,
+        key: u128,
+    },
 }
 
 /// An operation that somebody answers for.
@@ -124,6 +130,8 @@ pub(super) struct Settings {
     pub(super) user_bytes_max: u64,
 }
 
+/// What it takes to know an event again by the key of its producer, in bytes.
+const KEY_BYTES: usize = 128;
 /// The overhead of a write, in bytes.
 const OP_BYTES: usize = 256;
 /// About the size of a recovery's record, in bytes.
@@ -145,11 +153,19 @@ impl Op {
         }
     }
 
+    /// Tells whether it logs events.
+    pub(super) fn is_accept(&self) -> bool {
+        matches!(self, Self::Accept { .. } | Self::AcceptOnce { .. })
+    }
+
     /// Returns about how many bytes it holds.
     pub(super) fn size(&self) -> usize {
         OP_BYTES
             + match self {
                 Self::Accept { arrivals, .. } => arrivals.iter().map(Arrival::size).sum(),
+                Self::AcceptOnce { arrivals, .. } => {
+                    arrivals.iter().map(|arrival| arrival.size() + KEY_BYTES).sum()
+                }
                 Self::Freeze(rendering) => rendering.size(),
                 Self::Redeliver(redelivery) => redelivery.recipients.len() * DELIVERY_BYTES,
                 Self::Recover(recover) => recover.size(),
@@ -183,6 +199,7 @@ impl Op {
     pub(super) fn is_asked_for(&self) -> bool {
         match self {
             Self::Accept { .. }
+            | Self::AcceptOnce { .. }
             | Self::Freeze(_)
             | Self::PutSubscription(_)
             | Self::Redeliver(_)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use redb::{ReadableTable, StorageError};
+use redb::{ReadableTable, StorageError, Table};
 
 use super::damage::{self, Marks};
 use super::handle::Fault;
@@ -27,7 +27,69 @@ tables! {
         SEEN as seen = "seen": Text => u128;
         /// Event → its key in [`SEEN`], so that the oldest are dropped first.
         SEEN_ORDER as seen_order = "seen_order": u128 => Text;
+        /// The key that a producer gave with the event, and its place among those of the request → the event first logged
+        /// with them. Only with a dedup window.
+        SEEN_KEYS as seen_keys = "seen_keys": Text => u128;
+        /// Event → its key in [`SEEN_KEYS`], likewise.
+        SEEN_KEYS_ORDER as seen_keys_order = "seen_keys_order": u128 => Text;
     }
+}
+
+/// One of the two ways in which events are known again.
+struct Seen<'a, 'txn> {
+    first: &'a mut Table<'txn, Text, u128>,
+    order: &'a mut Table<'txn, u128, Text>,
+    /// The name of `order`.
+    name: &'static str,
+}
+
+impl Seen<'_, '_> {
+    /// Removes up to two entries of events before `oldest`: each new entry does so, and the tables need no other cleanup.
+    fn make_room(&mut self, oldest: u128, marks: &Marks) -> Result<(), Fault> {
+        for _ in 0..2 {
+            let first = self.order.first()?.map(|(at, key)| (at.value(), key.value().to_owned()));
+            let Some((at, expired)) = first.filter(|(at, _)| *at < oldest) else { break };
+            self.order.remove(at)?;
+            if expired == Text::DAMAGED {
+                marks.mark(self.name, at, &record::Error::Text);
+                continue;
+            }
+            if self.first.get(expired.as_str())?.is_some_and(|first| first.value() == at) {
+                self.first.remove(expired.as_str())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&self, key: &str) -> Result<Option<u128>, StorageError> {
+        Ok(self.first.get(key)?.map(|first| first.value()))
+    }
+
+    fn remember(&mut self, key: &str, id: EventId) -> Result<(), StorageError> {
+        self.first.insert(key, id.uuid().as_u128())?;
+        self.order.insert(id.uuid().as_u128(), key)?;
+        Ok(())
+    }
+}
+
+impl<'txn> LogTables<'txn> {
+    /// Returns what events are known again by: their source and id, and the keys of their producers.
+    fn seen(&mut self) -> (Seen<'_, 'txn>, Seen<'_, 'txn>) {
+        let Self { seen, seen_order, seen_keys, seen_keys_order, .. } = self;
+        (
+            Seen { first: seen, order: seen_order, name: "seen_order" },
+            Seen { first: seen_keys, order: seen_keys_order, name: "seen_keys_order" },
+        )
+    }
+}
+
+/// The time within which an event may repeat another.
+#[derive(Clone, Copy)]
+pub(super) struct DedupWindow {
+    /// The earliest receipt of the first one.
+    pub(super) oldest: Timestamp,
+    /// How far ids are after the receipts of their events, where a clock was set back; see [`LEAD_KEY`].
+    pub(super) lead: SignedDuration,
 }
 
 /// How far an event's id may be after the time of its receipt, unless [`LEAD_KEY`] says more: an accept may wait for the disk.
@@ -59,37 +121,43 @@ impl<'a, 'txn> Log<'a, 'txn> {
         Ok(())
     }
 
-    /// Returns the event that this one repeats, if that is not older than `oldest`; or remembers this one as `id`.
+    /// Returns the event that this one repeats, if that was received within the window; or remembers this one as `id`.
+    /// A `key` that its producer gave counts before its source and id.
     pub(super) fn repeated(
         &mut self,
         arrival: &Arrival,
+        key: Option<&str>,
         id: EventId,
-        oldest: Timestamp,
+        window: DedupWindow,
     ) -> Result<Option<EventId>, Fault> {
-        let key = format!("{}\0{}", arrival.event.source(), arrival.event.id());
-        let oldest = ids::first_at(oldest).uuid().as_u128();
-        let LogTables { seen, seen_order, .. } = &mut *self.tables;
-        // Each new entry removes up to two expired ones, so that the table needs no other cleanup.
-        for _ in 0..2 {
-            let first = seen_order.first()?.map(|(at, key)| (at.value(), key.value().to_owned()));
-            let Some((at, expired)) = first.filter(|(at, _)| *at < oldest) else { break };
-            seen_order.remove(at)?;
-            if expired == Text::DAMAGED {
-                self.marks.mark("seen_order", at, &record::Error::Text);
-                continue;
-            }
-            if seen.get(expired.as_str())?.is_some_and(|first| first.value() == at) {
-                seen.remove(expired.as_str())?;
+        let oldest = ids::first_at(window.oldest).uuid().as_u128();
+        let source_and_id = format!("{}\0{}", arrival.event.source(), arrival.event.id());
+        let (mut events, mut keys) = self.tables.seen();
+        events.make_room(oldest, self.marks)?;
+        keys.make_room(oldest, self.marks)?;
+        let found = [key.map(|key| keys.find(key)).transpose()?.flatten(), events.find(&source_and_id)?];
+        for first in found.into_iter().flatten().filter(|first| *first >= oldest) {
+            if self.is_within(first, window)? {
+                return Ok(Some(record::event_id(first)));
             }
         }
-        if let Some(first) = seen.get(key.as_str())?.map(|first| first.value())
-            && first >= oldest
-        {
-            return Ok(Some(record::event_id(first)));
+        let (mut events, mut keys) = self.tables.seen();
+        if let Some(key) = key {
+            keys.remember(key, id)?;
         }
-        seen.insert(key.as_str(), id.uuid().as_u128())?;
-        seen_order.insert(id.uuid().as_u128(), key.as_str())?;
+        events.remember(&source_and_id, id)?;
         Ok(None)
+    }
+
+    /// Tells whether an event whose id is within the window was received within it, too. One that is not there any more is
+    /// judged by its id.
+    fn is_within(&self, event: u128, DedupWindow { oldest, lead }: DedupWindow) -> Result<bool, Fault> {
+        let certain = oldest.checked_add(lead).unwrap_or(Timestamp::MAX);
+        if event >= ids::first_at(certain).uuid().as_u128() {
+            return Ok(true);
+        }
+        let found = damage::apart(self.find(event))?.ok().flatten();
+        Ok(found.is_none_or(|(_, _, logged)| logged.received >= oldest))
     }
 
     /// Reads a batch; one that is not there has no events.

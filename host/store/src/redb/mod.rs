@@ -56,6 +56,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
 
 #[cfg(any(test, feature = "testing"))]
 use crate::faulty::Faults;
@@ -231,6 +232,18 @@ impl Store {
     /// queue is full, the call fails with [`Error::Busy`].
     pub async fn accept(&self, arrivals: Vec<Arrival>, matched_at: Position) -> Result<Accepted, Error> {
         Ok(self.write(Op::Accept { arrivals, matched_at }).await?.accepted())
+    }
+
+    /// As [`Self::accept`], for a request that its producer knows by `key`: with a dedup window, an event gets the id of the
+    /// one that was logged in its place of a request with this key, whatever is in it.
+    pub async fn accept_once(
+        &self,
+        arrivals: Vec<Arrival>,
+        matched_at: Position,
+        key: Uuid,
+    ) -> Result<Accepted, Error> {
+        let key = key.as_u128();
+        Ok(self.write(Op::AcceptOnce { arrivals, matched_at, key }).await?.accepted())
     }
 
     /// Removes events from the log, but for those with an open delivery.

@@ -24,7 +24,7 @@ struct QueuedOp {
 impl QueuedOp {
     /// Tells whether it may be dropped: its events were never acknowledged, and its caller has gone.
     fn is_abandoned(&self) -> bool {
-        matches!(self.op, Op::Accept { .. }) && self.reply.is_closed()
+        self.op.is_accept() && self.reply.is_closed()
     }
 }
 
@@ -299,7 +299,7 @@ impl State {
     /// An empty queue accepts a write of any size, which would be refused for ever otherwise; its own limit bounds it.
     /// Accepts are the exception, since the sender can send fewer events at once.
     fn has_room(&self, op: &Op, bytes: usize, max: usize) -> bool {
-        let may_be_alone = self.ops.is_empty() && !matches!(op, Op::Accept { .. });
+        let may_be_alone = self.ops.is_empty() && !op.is_accept();
         may_be_alone || self.bytes + bytes <= max
     }
 

@@ -6,35 +6,48 @@ use jiff::Timestamp;
 
 use super::Apply;
 use crate::redb::handle::Fault;
+use crate::redb::log::{self as events, DedupWindow};
 use crate::redb::record::HistoryRecord;
 use crate::redb::tail::NewRow;
-use crate::{Accepted, Arrival, LoggedEvent, Position, Wake};
-use waypost_domain::{Entry, EventId, RecipientId};
+use crate::{Accepted, Arrival, LoggedEvent, Position, Receipt, Wake};
+use waypost_domain::{Entry, RecipientId};
 
 /// The most events in one batch, and the bytes at which a batch is full.
 const BATCH_EVENTS_MAX: usize = 256;
 const BATCH_BYTES_FULL: usize = 1024 * 1024;
 
+/// Events to be logged together, or not at all.
+pub(super) struct Accept<'e> {
+    pub(super) arrivals: &'e [Arrival],
+    pub(super) matched_at: Position,
+    /// What their producer knows this request by.
+    pub(super) key: Option<u128>,
+}
+
 /// Logs the events of all accepts of the group, in batches, with their deliveries and failures.
 pub(super) fn accept<'e>(
     apply: &mut Apply<'_, '_>,
-    accepts: impl Iterator<Item = (&'e [Arrival], Position)>,
+    accepts: impl Iterator<Item = Accept<'e>>,
 ) -> Result<Vec<Accepted>, Fault> {
     let mut answers = Vec::new();
     let (mut batch, mut failed, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for (arrivals, matched_at) in accepts {
+    let window = window(apply)?;
+    for Accept { arrivals, matched_at, key } in accepts {
         if matched_at < apply.matching {
             answers.push(Accepted::Stale(apply.matching, arrivals.to_vec()));
             continue;
         }
-        let mut ids = Vec::with_capacity(arrivals.len());
-        for arrival in arrivals {
+        let mut receipts = Vec::with_capacity(arrivals.len());
+        for (place, arrival) in arrivals.iter().enumerate() {
             let id = apply.ids.next(arrival.received);
-            if let Some(first) = repeated(apply, arrival, id)? {
-                ids.push(first);
+            let key = key.map(|key| format!("{key:032x}/{place}"));
+            if let Some(window) = window
+                && let Some(id) = apply.log.repeated(arrival, key.as_deref(), id, window)?
+            {
+                receipts.push(Receipt { id, is_repeat: true });
                 continue;
             }
-            ids.push(id);
+            receipts.push(Receipt { id, is_repeat: false });
             bytes += arrival.size();
             let index = u32::try_from(batch.len()).expect("a batch has at most 256 events");
             failed.extend(failures(arrival, index));
@@ -50,7 +63,7 @@ pub(super) fn accept<'e>(
                 bytes = 0;
             }
         }
-        answers.push(Accepted::Logged(ids));
+        answers.push(Accepted::Logged(receipts));
     }
     if !batch.is_empty() {
         log(apply, &batch, failed)?;
@@ -58,13 +71,13 @@ pub(super) fn accept<'e>(
     Ok(answers)
 }
 
-/// Returns the event that this one repeats within the dedup window, or remembers this one as `id`.
-fn repeated(apply: &mut Apply<'_, '_>, arrival: &Arrival, id: EventId) -> Result<Option<EventId>, Fault> {
+/// Returns the time within which an event may repeat another, if there is one.
+fn window(apply: &Apply<'_, '_>) -> Result<Option<DedupWindow>, Fault> {
     if apply.dedup_window.is_zero() {
         return Ok(None);
     }
     let oldest = apply.now.checked_sub(apply.dedup_window).unwrap_or(Timestamp::MIN);
-    apply.log.repeated(arrival, id, oldest)
+    Ok(Some(DedupWindow { oldest, lead: events::lead(apply.meta)? }))
 }
 
 fn log(apply: &mut Apply<'_, '_>, batch: &[LoggedEvent], failed: Vec<HistoryRecord>) -> Result<(), Fault> {

@@ -14,7 +14,7 @@ use super::super::deliveries::{
 use super::super::group::{AdvanceJob, End, Group, Op, Redelivery};
 use super::super::handle::{Durability, Fault, Handle};
 use super::super::history::HISTORY;
-use super::super::log::{BATCHES, SEEN, SEEN_ORDER};
+use super::super::log::{BATCHES, SEEN, SEEN_KEYS, SEEN_KEYS_ORDER, SEEN_ORDER};
 use super::super::modules::{Files, MODULES, REFERRING};
 use super::super::pieces::PIECES;
 use super::super::plugin_data::{PREPARED, STATE};
@@ -39,7 +39,8 @@ struct Planned {
 
 #[derive(Clone, Debug)]
 enum PlannedOp {
-    Accept(Vec<Arrival>),
+    /// With the key of its producer.
+    Accept(Vec<Arrival>, Option<u128>),
     Redeliver(EventId, u8),
     Freeze(Rendering),
     Purge(Purge),
@@ -78,7 +79,10 @@ impl Planned {
 impl PlannedOp {
     fn op(self, at: Timestamp) -> Op {
         match self {
-            Self::Accept(arrivals) => Op::Accept { arrivals, matched_at: Position::default() },
+            Self::Accept(arrivals, None) => Op::Accept { arrivals, matched_at: Position::default() },
+            Self::Accept(arrivals, Some(key)) => {
+                Op::AcceptOnce { arrivals, matched_at: Position::default(), key }
+            }
             Self::Redeliver(event, mask) => {
                 let recipients = of_mask(mask);
                 Op::Redeliver(Redelivery { event, recipients, by: "bob".to_owned(), at })
@@ -226,6 +230,8 @@ pub(super) fn dump(handle: &Handle) -> Vec<String> {
             PIECES,
             USAGE,
             SEEN,
+            SEEN_KEYS,
+            SEEN_KEYS_ORDER,
             MODULES,
             SEEN_ORDER
         );
@@ -275,7 +281,8 @@ impl Planner {
     fn arrivals(&mut self, now: Timestamp, mask: u8) -> PlannedOp {
         let event =
             |place| Arrival { received: now, ..arrival(&format!("{}", mask % 5 + place), &of_mask(mask)) };
-        PlannedOp::Accept((0..1 + mask % 3).map(event).collect())
+        let key = (mask % 2 == 0).then_some(u128::from(mask % 16));
+        PlannedOp::Accept((0..1 + mask % 3).map(event).collect(), key)
     }
 
     /// Ends, holds or renders one of the pending deliveries.

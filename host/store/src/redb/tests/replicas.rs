@@ -235,8 +235,11 @@ fn advance(
         let asked_ops = asked.into_iter().filter(|asked| *asked != Asked::End);
         for (asked, answer) in asked_ops.zip(answers) {
             match (asked, answer.unwrap()) {
-                (Asked::Event(name), Value::Accepted(Accepted::Logged(ids))) => {
-                    assert!(ledger.events.insert(name, ids[0]).is_none(), "seed {seed}: accepted twice");
+                (Asked::Event(name), Value::Accepted(Accepted::Logged(receipts))) => {
+                    assert!(
+                        ledger.events.insert(name, receipts[0].id).is_none(),
+                        "seed {seed}: accepted twice"
+                    );
                 }
                 (Asked::Event(_), Value::Accepted(Accepted::Stale(..))) => ledger.stale += 1,
                 (Asked::Subscription(id), Value::Put(Put::Done(_))) => {

@@ -71,6 +71,12 @@ record! {
         },
         #[serde(borrow)]
         AdvanceJob(Box<AdvanceJobRecord<'a>>),
+        AcceptOnce {
+            #[serde(borrow)]
+            arrivals: List<'a, Arrival, ArrivalRecord<'a>>,
+            matched_at: u64,
+            key: u128,
+        },
     }
 }
 

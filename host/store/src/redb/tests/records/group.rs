@@ -152,6 +152,8 @@ fn newer_ops() -> Vec<Op> {
     vec![
         Op::PutSubscription(Box::new(new(whole_subscription(), Some(recovery_of(7))))),
         Op::BeginRecoveryWithin { recovery: Box::new(recovery_of(8)), limits },
+        Op::AcceptOnce { arrivals: arrivals(), matched_at: Position(300), key: 1 << 127 | 5 },
+        Op::AcceptOnce { arrivals: Vec::new(), matched_at: Position::default(), key: 0 },
     ]
 }
 
@@ -278,6 +280,7 @@ fn variant(op: &Op) -> usize {
         Op::BeginRecoveryWithin { .. } => 20,
         Op::BeginJob { .. } => 21,
         Op::AdvanceJob(_) => 22,
+        Op::AcceptOnce { .. } => 23,
     }
 }
 
@@ -285,7 +288,7 @@ fn variant(op: &Op) -> usize {
 fn every_operation_and_end_survives() {
     let Group { ops, ends } = every();
     let ops: Vec<_> = ops.into_iter().chain(access_ops()).chain(newer_ops()).chain(job_ops()).collect();
-    assert!(ops.iter().map(variant).collect::<BTreeSet<_>>().into_iter().eq(0..=22));
+    assert!(ops.iter().map(variant).collect::<BTreeSet<_>>().into_iter().eq(0..=23));
     let one = |op| Group { ops: vec![op], ends: Vec::new() };
     let end = |end| Group { ops: Vec::new(), ends: vec![end] };
     let groups = ops.into_iter().map(one).chain(ends.into_iter().map(end));
