@@ -47,6 +47,16 @@ async fn deliveries_are_listed_and_counted_by_state() {
         page["counts"],
         json!({"pending": 0, "retrying": 1, "held": 0, "delivered": 2, "denied": 0, "skipped": 0, "dead": 1})
     );
+    assert_eq!(server.subscription(&uuid).await["counts"], page["counts"]);
+    let received = |place: usize| page["deliveries"][place]["received"].as_str().unwrap().to_owned();
+    // The newest is the first.
+    let (d1, b, r1) = (received(0), received(1), received(2));
+    assert_eq!(list(&format!("since={b}")).await.0, [ids["d1"].clone(), ids["b"].clone()]);
+    assert_eq!(list(&format!("since={b}&until={d1}")).await.0, [ids["b"].clone()]);
+    assert_eq!(list(&format!("state=retrying&until={b}")).await.0, [ids["r1"].clone()]);
+    assert!(list(&format!("state=retrying&until={r1}")).await.0.is_empty());
+    assert!(list(&format!("state=dead&since={d1}&until={b}")).await.0.is_empty());
+    server.get(&format!("{path}?since=yesterday")).await.refused(400);
 }
 
 #[tokio::test]
