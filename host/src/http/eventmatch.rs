@@ -61,13 +61,13 @@ pub(super) async fn create(
     if let Some(known) = id.and_then(|id| api.directory.compiled(id)) {
         return repeated(&api, &known, body);
     }
-    let (created, sending) = create_from(&api, &user, id, body, async |now| {
+    let upload = async |now| {
         if let Some((module, _turn)) = module {
             api.modules.upload(module, &user.actor(), now).await?;
         }
         Ok(())
-    })
-    .await?;
+    };
+    let (created, sending) = Box::pin(create_from(&api, &user, id, body, upload)).await?;
     Ok(with_tag(sending.answer(show(&api, &created)), created.revision))
 }
 

@@ -304,8 +304,9 @@ impl OrderedBacklog {
 
     /// Tells whether nothing can be done, except what is due later, and little is known that would have to be read again.
     pub(super) fn is_over(&self) -> bool {
-        let is_read = !(self.unread && self.may_look()) && !self.wants_restart && self.reading.is_none();
-        is_read && self.waiting.is_empty() && !self.lanes.has_ready() && self.lanes.queued() <= KEPT_MIN
+        let reads = self.reading.is_some() || self.wants_restart || self.unread && self.may_look();
+        let waits = !self.waiting.is_empty() || self.lanes.has_ready();
+        !reads && !waits && self.lanes.queued() <= KEPT_MIN
     }
 
     /// Notes what a wake says.

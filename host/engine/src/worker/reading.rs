@@ -14,6 +14,10 @@ use waypost_domain::{EventId, RecipientId};
 use waypost_store::{PendingDelivery, Store, Wake};
 
 /// What a worker reads its deliveries from.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are the large one, which is not to cost an allocation"
+)]
 pub(super) enum Reading {
     /// Without an order: retries when they are due, and first attempts as they were accepted.
     Plain(Backlog),

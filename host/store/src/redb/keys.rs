@@ -99,13 +99,10 @@ pub fn rekey(folder: &Path, key: &KeyFile, rekeying: &Rekeying) -> Result<Rekeye
         drop(Handle::open(folder, key)?);
     }
     let database = handle::database(&path)?;
-    let found = match handle::schema_of(&path, &database)? {
-        Some(found @ migrate::SEALED..) => found,
-        // Only a file with sealed secrets may have lost their key.
-        Some(_) | None => {
-            drop(database);
-            return rekey(folder, key, &Rekeying { gives_up_lost: false, ..rekeying.clone() });
-        }
+    // Only a file with sealed secrets may have lost their key.
+    let Some(found @ migrate::SEALED..) = handle::schema_of(&path, &database)? else {
+        drop(database);
+        return rekey(folder, key, &Rekeying { gives_up_lost: false, ..rekeying.clone() });
     };
     let vault = match Vault::load(&key.path()) {
         Err(KeyFileError::Missing { path }) if rekeying.gives_up_lost => create(&path)?,

@@ -281,7 +281,7 @@ impl Planner {
     fn arrivals(&mut self, now: Timestamp, mask: u8) -> PlannedOp {
         let event =
             |place| Arrival { received: now, ..arrival(&format!("{}", mask % 5 + place), &of_mask(mask)) };
-        let key = (mask % 2 == 0).then_some(u128::from(mask % 16));
+        let key = mask.is_multiple_of(2).then_some(u128::from(mask % 16));
         PlannedOp::Accept((0..1 + mask % 3).map(event).collect(), key)
     }
 
