@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{basic, bearer, create, list, minimal, path, time};
+use super::{basic, bearer, create, list, minimal, path, read, time};
 use crate::harness::{Server, Target, event, merged};
 
 // PUT
@@ -20,7 +20,7 @@ async fn put_changes_only_the_given_fields() {
     assert!(time(&after["updated"]) > time(&before["updated"]));
     let expected = merged(before.clone(), json!({"name": "renamed", "updated": after["updated"]}));
     assert_eq!(strip_nulls(&after), strip_nulls(&expected));
-    assert_eq!(server.get(&path(&before)).await.ok().json(), after);
+    assert_eq!(read(&server, &before).await, after);
     let cleared = server.put(&path(&before), &json!({"retry": null, "timeout_ms": null})).await.ok().json();
     assert_eq!((&cleared["retry"], &cleared["timeout_ms"]), (&Value::Null, &Value::Null));
     assert_eq!(cleared["extensions"], json!({"a": 1}));
@@ -57,7 +57,7 @@ async fn put_cannot_change_the_owner_or_read_only_fields() {
     for key in ["uuid", "user", "created", "deleted"] {
         assert_eq!(after[key], mine[key], "{key}");
     }
-    assert_eq!(server.user("alice").get(&path(&victim)).await.ok().json(), victim);
+    assert_eq!(read(&server.user("alice"), &victim).await, victim);
     assert_eq!(list(&server.user("alice")).await, [victim]);
 }
 
@@ -80,7 +80,7 @@ async fn a_put_with_a_bad_field_changes_nothing() {
     let json_type = [("content-type", "application/json")];
     server.send(Method::PUT, &path(&before), &json_type, "{").await.refused(400);
     server.send(Method::PUT, &path(&before), &[("content-type", "text/csv")], "{}").await.refused(415);
-    assert_eq!(server.get(&path(&before)).await.ok().json(), before);
+    assert_eq!(read(&server, &before).await, before);
 }
 
 #[tokio::test]
