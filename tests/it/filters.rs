@@ -32,7 +32,8 @@ async fn a_subscription_shows_its_dialect_and_its_index() {
         (json!({"jsonpath": "$..value"}), "rfc9535", "scan"),
     ] {
         let uuid = server.subscribe(merged(fields.clone(), json!({"target_url": target.url("/t")}))).await;
-        let shown = server.subscription(&uuid).await;
+        // Lists have no numbers of deliveries.
+        let shown = merged(server.subscription(&uuid).await, json!({"counts": null}));
         let dialect = fields.get("filter_dialect").cloned().unwrap_or(json!("auto"));
         assert_eq!(
             (&shown["filter_dialect"], &shown["filter_dialect_used"], &shown["index"], &shown["warnings"]),
@@ -40,9 +41,13 @@ async fn a_subscription_shows_its_dialect_and_its_index() {
             "{fields}"
         );
         let listed = server.get("/eventmatch").await.ok().json();
-        assert_eq!(listed.as_array().unwrap().last(), Some(&shown), "a list shows the same");
+        let listed = listed.as_array().unwrap().last().cloned().unwrap();
+        assert_eq!(merged(listed, json!({"counts": null})), shown, "a list shows the same");
         let put = server.update(&uuid, &shown).await;
-        assert_eq!(merged(put, json!({"updated": null})), merged(shown, json!({"updated": null})));
+        assert_eq!(
+            merged(put, json!({"updated": null, "counts": null})),
+            merged(shown, json!({"updated": null}))
+        );
     }
 }
 

@@ -105,7 +105,7 @@ async fn a_replay_comes_before_what_is_new() {
     }
     let uuid = server.subscribe(json!({"target_url": target.url("/t"), "ordering": "fifo"})).await;
     let since = json!({"since": "earliest"});
-    server.post(&format!("/eventmatch/{uuid}/recover"), &since).await.ok();
+    assert_eq!(server.post(&format!("/eventmatch/{uuid}/recover"), &since).await.status, 202);
     for number in 0..5 {
         send(&server, &format!("new-{number}"), 1).await;
         wanted.push(format!("new-{number}"));

@@ -82,6 +82,7 @@ fn key(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, ApiErro
     // The draft has a string in quotes (RFC 8941 §3.3.3), and many clients leave them out.
     let key = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
     if key.is_empty() || key.len() > CHARS_MAX || values.next().is_some() {
+        let name = if *name == NAME { "Idempotency-Key" } else { name.as_str() };
         let detail = format!("`{name}` must be one text of 1 to {CHARS_MAX} visible ASCII characters");
         return Err(ApiError::bad_request(detail));
     }
