@@ -38,7 +38,7 @@ async fn requests(target: &Target, path: &str, count: usize) -> Vec<Request> {
 async fn a_receiver_verifies_each_attempt_with_the_secret_that_was_shown_once() {
     let (mut server, target) = (Server::start().await, Target::start().await);
     target.answers("/t", [Answer::status(500)]);
-    let (uuid, secret) = with_secret(&server, json!({"target_url": target.url("/t"), "retry": "1s"})).await;
+    let (uuid, secret) = with_secret(&server, json!({"target_url": target.url("/t"), "retry": "2s"})).await;
     assert!(BASE64_STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap().len() == 32);
     let shown = server.subscription(&uuid).await;
     assert!(!shown.to_string().contains("whsec_"), "{shown}");

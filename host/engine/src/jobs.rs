@@ -22,9 +22,9 @@ use crate::recovery::schedule::{Schedule, Scheduled};
 use crate::recovery::{DUE_MAX, PAUSE, TARGET_PAUSE, TARGET_PAUSE_EACH, WAITING_MAX, Wait};
 use waypost_domain::job::{Job, Kind, Work};
 use waypost_domain::recovery::State;
-use waypost_domain::{Action, Actor, AuditEntry, SubscriptionId};
+use waypost_domain::{Action, Actor, AuditEntry, OnDead, SubscriptionId};
 use waypost_runtime::clock;
-use waypost_store::{self as store, Gains, HashSlot, JobStep, Store};
+use waypost_store::{self as store, Backlog, Gains, HashSlot, JobStep, Store};
 
 /// The least and the most deliveries of a step, which otherwise has those of a second.
 const ROWS_MIN: u32 = 16;
@@ -278,7 +278,12 @@ impl Shared {
             if !subscription.is_active() && subscription.deleted.is_none() {
                 return Ok(StepResult::Wait(job.clone(), Wait::Disabled, PAUSE));
             }
-            let backlog = self.store.backlog(job.subscription.into(), clock::now(), WAITING_MAX).await?;
+            // Those behind a dead letter wait for this job.
+            let stops = subscription.order.as_ref().is_some_and(|order| order.on_dead == OnDead::Stop);
+            let backlog = match stops {
+                true => Backlog::default(),
+                false => self.store.backlog(job.subscription.into(), clock::now(), WAITING_MAX).await?,
+            };
             if backlog.due >= DUE_MAX || backlog.all >= WAITING_MAX {
                 let pause = TARGET_PAUSE + TARGET_PAUSE_EACH * u32::try_from(backlog.all).unwrap_or(u32::MAX);
                 return Ok(StepResult::Wait(job.clone(), Wait::Target, pause));

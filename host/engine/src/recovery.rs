@@ -29,7 +29,9 @@ use tokio_util::task::TaskTracker;
 use crate::directory::{self, CompiledSubscription, Directory};
 use schedule::Schedule;
 use waypost_domain::recovery::State;
-use waypost_domain::{Action, Actor, AuditEntry, EventId, Recovery, Subscription, SubscriptionId};
+use waypost_domain::{
+    Action, Actor, AuditEntry, EventId, OnDead, Order, Recovery, Subscription, SubscriptionId,
+};
 use waypost_runtime::clock;
 use waypost_store::{self as store, Backlog, Forward, Gains, HashSlot, Step, Store};
 
@@ -305,6 +307,24 @@ impl Shared {
         Duration::from_secs(1) * u32::try_from(events).unwrap_or(u32::MAX) / self.rate
     }
 
+    /// Counts what a recovery waits for. Where deliveries have an order, those behind its position wait for the recovery, and
+    /// those behind a dead letter for somebody.
+    async fn backlog(
+        &self,
+        recovery: &Recovery,
+        subscription: &Subscription,
+    ) -> Result<Backlog, store::Error> {
+        let (recipient, now) = (recovery.subscription.into(), clock::now());
+        match &subscription.order {
+            None => self.store.backlog(recipient, now, WAITING_MAX).await,
+            Some(Order { on_dead: OnDead::Stop, .. }) => Ok(Backlog::default()),
+            Some(_) => {
+                let until = recovery.position.map_or(EventId::NIL, |mark| mark.event);
+                self.store.backlog_until(recipient, until, now, WAITING_MAX).await
+            }
+        }
+    }
+
     /// Advances a recovery by one step.
     async fn turn(&self, recovery: &Recovery) -> Result<StepResult, store::Error> {
         if !self.store.share().has(HashSlot::of_subscription(recovery.subscription)) {
@@ -324,8 +344,7 @@ impl Shared {
             lock(&self.fixed_for).insert(recovery.subscription, subscription.updated);
             return Ok(begun);
         };
-        let Backlog { all, due } =
-            self.store.backlog(recovery.subscription.into(), clock::now(), WAITING_MAX).await?;
+        let Backlog { all, due } = self.backlog(recovery, &subscription).await?;
         if due >= DUE_MAX || all >= WAITING_MAX {
             let pause = TARGET_PAUSE + TARGET_PAUSE_EACH * u32::try_from(all).unwrap_or(u32::MAX);
             return Ok(StepResult::Wait(recovery.clone(), Wait::Target, pause));

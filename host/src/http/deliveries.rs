@@ -131,17 +131,16 @@ async fn views(
 }
 
 /// Shows how many deliveries a subscription has in each state. A user who may not know of all deliveries sees
-/// only the counts of states that need the consent of policy: delivered and skipped.
+/// only the count of the state that needs the consent of policy: what was given up is skipped without it.
 pub(super) fn show_counts(counts: &DeliveryCounts, knows_all: bool) -> v1::DeliveryCounts {
-    let allowed = |state| Some(counts.of(state));
     let of = |state| knows_all.then(|| counts.of(state));
     v1::DeliveryCounts {
         pending: of(StoredState::Pending),
         retrying: of(StoredState::Retrying),
         held: of(StoredState::Held),
-        delivered: allowed(StoredState::Delivered),
+        delivered: Some(counts.of(StoredState::Delivered)),
         denied: of(StoredState::Denied),
-        skipped: allowed(StoredState::Skipped),
+        skipped: of(StoredState::Skipped),
         dead: of(StoredState::Dead),
     }
 }

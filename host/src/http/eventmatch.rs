@@ -261,13 +261,13 @@ pub(super) async fn read(
     let known = api.directory.compiled(id).filter(|found| may_manage(&found.subscription, &user));
     let known = known.ok_or_else(not_yours)?;
     let active = Some(&known.subscription).filter(|subscription| subscription.is_active());
+    let knows_all = user.is_admin() || !api.dispatcher.asks_policy();
     let mut held = active.and_then(|active| api.dispatcher.gate(active));
-    if let (None, Some(active)) = (&held, active) {
+    if let (None, Some(active), true) = (&held, active, knows_all) {
         held = api.dispatcher.stopped(active).await?;
     }
     let held = held.map(words::gate_hold);
     let breaker = active.and_then(|active| api.dispatcher.target(active)).map(words::target_breaker);
-    let knows_all = user.is_admin() || !api.dispatcher.asks_policy();
     let counts = deliveries::show_counts(&api.store.counts(id.into()).await?, knows_all);
     let besides = match (&held, &breaker, &counts) {
         (None, None, counts) if deliveries::shows_none(counts) => String::new(),

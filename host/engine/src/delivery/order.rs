@@ -46,7 +46,7 @@ pub(super) async fn hold(
     event: &LoggedEvent,
 ) -> Result<Option<GateHold>, Error> {
     let Some(order) = order(subscription) else { return Ok(None) };
-    let page = oldest(store, subscription, LOOKED_AT).await?;
+    let page = oldest(store, subscription, LOOKED_AT, LOOKED_AT).await?;
     let (now, lane) = (clock::now(), order.lane(event));
     let is_before = |other: &LoggedEvent| other.id < event.id && order.lane(other) == lane;
     let dead = page.dead_letters.iter().find(|dead| is_before(dead)).map(|_| None);
@@ -62,7 +62,7 @@ pub(super) async fn stopped(store: &Store, subscription: &Subscription) -> Resul
     if !stops(subscription) {
         return Ok(None);
     }
-    let page = oldest(store, subscription, 0).await?;
+    let page = oldest(store, subscription, 0, 1).await?;
     let first = page.dead_letters.first();
     Ok(first.map(|dead| GateHold { by: HeldBy::Order, since: dead.received, until: None }))
 }
@@ -71,8 +71,13 @@ fn stops(subscription: &Subscription) -> bool {
     subscription.order.as_ref().is_some_and(|order| order.on_dead == OnDead::Stop)
 }
 
-async fn oldest(store: &Store, subscription: &Subscription, rows: usize) -> Result<OrderedPage, Error> {
-    let dead_letters = if stops(subscription) { LOOKED_AT } else { 0 };
+async fn oldest(
+    store: &Store,
+    subscription: &Subscription,
+    rows: usize,
+    dead_letters: usize,
+) -> Result<OrderedPage, Error> {
+    let dead_letters = if stops(subscription) { dead_letters } else { 0 };
     let (recipient, events, after) = (subscription.id.into(), Vec::new(), EventId::NIL);
     store.in_order(OrderedQuery { recipient, events, after, rows, dead_letters }).await
 }

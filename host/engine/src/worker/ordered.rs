@@ -28,11 +28,13 @@ use waypost_store::{
 const ROWS: usize = 256;
 const ROWS_OF_ONE: usize = 16;
 /// How many dead letters stop lanes: the oldest.
-const DEAD_LETTERS_MAX: usize = 16 * 1024;
+const DEAD_LETTERS_MAX: usize = 1_024;
 /// How many known deliveries keep a worker that has nothing to do: the next one would have to read them again.
 const KEPT_MIN: usize = 1_024;
 /// How many times as long as reading took it is not read from the beginning again.
 const RESTART_FACTOR: u32 = 9;
+/// How long a worker is gone at most while a dead letter stops a lane: it may be purged.
+const STOPPED_MAX: SignedDuration = SignedDuration::from_secs(30);
 /// How long to wait after the end of an attempt could not be recorded.
 const UNRECORDED_PAUSE: SignedDuration = SignedDuration::from_secs(1);
 
@@ -152,8 +154,10 @@ impl OrderedBacklog {
 
     /// Returns what is to be read next: heads whose turn has come, and what follows if those are not enough.
     fn query(&mut self, page: usize) -> Option<Query> {
-        if std::mem::take(&mut self.early) {
+        if self.early {
+            // A worker that has just begun knows no head yet.
             self.early_head = self.lanes.rouse_next();
+            self.early = self.early_head.is_none() && self.unread && self.waiting.is_empty();
         }
         let room = page.saturating_sub(self.waiting.len());
         let events = self.lanes.take_ready(room, clock::now());
@@ -181,7 +185,11 @@ impl OrderedBacklog {
             true => ROWS_OF_ONE,
             false => ROWS,
         };
-        let dead_letters = if std::mem::take(&mut self.wants_dead_letters) { DEAD_LETTERS_MAX } else { 0 };
+        let dead_letters = match std::mem::take(&mut self.wants_dead_letters) {
+            false => 0,
+            true if self.order.has_one_lane() => 1,
+            true => DEAD_LETTERS_MAX,
+        };
         let (recipient, after) = (self.id, self.read_to);
         Some(Query::InOrder(OrderedQuery { recipient, events, after, rows, dead_letters }))
     }
@@ -297,8 +305,8 @@ impl OrderedBacklog {
         }
     }
 
-    /// Tells whether a head is due.
-    pub(super) fn look_at_what_is_due(&mut self) -> bool {
+    /// Tells whether a head is due, which is read when there is room.
+    pub(super) fn is_due(&self) -> bool {
         self.next_due.is_some_and(|due| due <= clock::now())
     }
 
@@ -306,13 +314,20 @@ impl OrderedBacklog {
     pub(super) fn is_over(&self) -> bool {
         let reads = self.reading.is_some() || self.wants_restart || self.unread && self.may_look();
         let waits = !self.waiting.is_empty() || self.lanes.has_ready();
-        !reads && !waits && self.lanes.queued() <= KEPT_MIN
+        !reads && !waits && self.lanes.known() <= KEPT_MIN
+    }
+
+    /// Returns when a worker that has nothing to do is needed again, if nothing comes before.
+    pub(super) fn needed_at(&self) -> Option<Timestamp> {
+        let look = self.lanes.has_stopped().then(|| clock::now().checked_add(STOPPED_MAX).ok()).flatten();
+        self.next_due.into_iter().chain(look).min()
     }
 
     /// Notes what a wake says.
     pub(super) fn receive(&mut self, wake: Wake) {
         self.early |= wake.early;
-        self.unread |= self.is_newest || wake.due;
+        // The page that is being read may be from before what was accepted.
+        self.unread |= self.is_newest || self.reading.is_some() || wake.due;
         // A dead letter that stops a lane may be gone.
         self.wants_restart |= wake.older || wake.due && self.lanes.has_stopped();
     }
@@ -335,5 +350,92 @@ impl OrderedBacklog {
     /// Tells whether others wait for the end of an attempt.
     pub(super) fn is_awaited(&self, event: EventId) -> bool {
         self.order.has_one_lane() || self.lanes.is_awaited(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use waypost_domain::{Event, OnDead};
+    use waypost_store::Arrival;
+
+    const ID: RecipientId = RecipientId::MAX;
+
+    async fn accept(store: &Store) -> EventId {
+        let event = Event::from_json(r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}"#);
+        let (received, sender, matched) = (clock::now(), "ann".to_owned(), vec![ID]);
+        let arrival = Arrival { event: event.unwrap(), received, sender, matched, failed: Vec::new() };
+        store.log(vec![arrival]).await.unwrap()[0]
+    }
+
+    /// A backlog without anything, whose first page is being read.
+    fn reading(folder: &tempfile::TempDir) -> (Arc<Store>, OrderedBacklog) {
+        let store = Arc::new(Store::open(folder.path(), Duration::ZERO).unwrap());
+        let order = Order { lane: None, on_dead: OnDead::Stop };
+        let mut backlog = OrderedBacklog::new(Arc::clone(&store), ID, order);
+        backlog.begin(2);
+        (store, backlog)
+    }
+
+    async fn read(backlog: &mut OrderedBacklog) {
+        while backlog.is_reading() {
+            backlog.page(2).await;
+            backlog.begin(2);
+        }
+    }
+
+    /// The wake was forgotten, and the event waited for the next one.
+    #[tokio::test]
+    async fn what_is_accepted_during_a_read_is_read_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, mut backlog) = reading(&folder);
+        backlog.page(2).await;
+        backlog.restart();
+        backlog.begin(2);
+        // The page is from before the event.
+        let page = Page {
+            page: OrderedPage {
+                asked: Vec::new(),
+                following: Vec::new(),
+                read_to: EventId::NIL,
+                end: PageEnd::Newest,
+                dead_letters: Vec::new(),
+            },
+            lanes: Vec::new(),
+            stopped: Vec::new(),
+            more: false,
+        };
+        let reading = backlog.reading.as_mut().unwrap();
+        reading.page = Box::pin(async move { Ok(page) });
+        let event = accept(&store).await;
+        backlog.receive(Wake::accepted(1));
+        read(&mut backlog).await;
+        assert_eq!(backlog.waiting.iter().map(|pending| pending.event.id).collect::<Vec<_>>(), [event]);
+    }
+
+    #[tokio::test]
+    async fn a_failed_read_is_made_again_with_all_that_it_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, mut backlog) = reading(&folder);
+        accept(&store).await;
+        backlog.reading.as_mut().unwrap().page = Box::pin(async { Err(Error::Closed) });
+        backlog.page(2).await;
+        assert!(backlog.pause().is_some() && !backlog.is_over());
+        backlog.again = None;
+        backlog.begin(2);
+        read(&mut backlog).await;
+        assert_eq!(backlog.waiting.len(), 1);
+        assert!(!backlog.wants_dead_letters && !backlog.is_over());
+    }
+
+    /// Whoever purges a dead letter wakes nobody.
+    #[tokio::test]
+    async fn a_worker_whose_lane_a_dead_letter_stops_is_needed_again_soon() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_store, mut backlog) = reading(&folder);
+        read(&mut backlog).await;
+        assert!(backlog.is_over() && backlog.needed_at().is_none());
+        backlog.lanes.stop(EventId::NIL, 0);
+        assert!(backlog.is_over() && backlog.needed_at().is_some());
     }
 }

@@ -62,6 +62,14 @@ impl Reading {
         either!(self, backlog => backlog.next_due)
     }
 
+    /// Returns when a worker that has nothing to do is needed again, if nothing comes before.
+    pub(super) fn needed_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Plain(backlog) => backlog.next_due,
+            Self::Ordered(backlog) => backlog.needed_at(),
+        }
+    }
+
     /// Begins to read a page of this size, if there is something to read.
     pub(super) fn begin(&mut self, page: usize) {
         either!(self, backlog => backlog.begin(page))
@@ -105,7 +113,10 @@ impl Reading {
 
     /// Notes if something is due, and tells so.
     pub(super) fn look_at_what_is_due(&mut self) -> bool {
-        either!(self, backlog => backlog.look_at_what_is_due())
+        match self {
+            Self::Plain(backlog) => backlog.look_at_what_is_due(),
+            Self::Ordered(backlog) => backlog.is_due(),
+        }
     }
 
     /// Tells whether nothing is pending, except deliveries that are due later.
@@ -117,7 +128,7 @@ impl Reading {
     pub(super) fn is_due_unread(&self) -> bool {
         match self {
             Self::Plain(backlog) => backlog.is_due_unread(),
-            Self::Ordered(_) => false,
+            Self::Ordered(backlog) => backlog.is_due() && !backlog.waiting.is_empty(),
         }
     }
 

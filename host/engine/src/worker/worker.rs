@@ -196,7 +196,7 @@ impl<D: Deliverer> Worker<D> {
                     let is_due = self.backlog.look_at_what_is_due();
                     let is_idle = !is_due && !busy && active.elapsed() >= D::RULES.linger;
                     if is_idle && self.backlog.is_over() && !self.mailbox.has_wake() {
-                        return WorkerEnd::Idle { next_due: self.backlog.next_due() };
+                        return WorkerEnd::Idle { next_due: self.backlog.needed_at() };
                     }
                     continue;
                 }

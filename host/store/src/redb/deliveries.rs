@@ -31,7 +31,7 @@ pub(super) use counts::FOLD_EVERY;
 pub(super) use counts::{counts, index};
 pub(super) use list::{Stands, list};
 pub(super) use ordered::in_order;
-pub(super) use ready::{backlog, first_attempt, ready, recipients_with_backlog};
+pub(super) use ready::{backlog, backlog_until, first_attempt, ready, recipients_with_backlog};
 pub(super) use remove::{DueRow, PendingRows};
 pub(super) use walk::WalkedDelivery;
 

@@ -368,7 +368,7 @@ impl Store {
         loop {
             let (page, rows) = self.read(move |reader| deliveries::ready(reader, query)).await?;
             self.reader.tails.pass(query.recipient, page.read_to);
-            if rows.is_empty() || !self.bury(query.recipient, rows).await {
+            if rows.is_empty() || self.bury(query.recipient, rows).await.is_err() {
                 return Ok(page);
             }
         }
@@ -386,22 +386,22 @@ impl Store {
             if page.end == PageEnd::Newest {
                 self.reader.tails.pass(recipient, page.read_to);
             }
-            if rows.is_empty() || !self.bury(recipient, rows).await {
+            if rows.is_empty() {
                 return Ok(page);
             }
+            self.bury(recipient, rows).await?;
         }
     }
 
-    /// Makes dead letters of pending deliveries that cannot be read: the next read does not meet them. Returns whether it
-    /// has.
-    async fn bury(&self, recipient: RecipientId, rows: Vec<DeadRow>) -> bool {
+    /// Makes dead letters of pending deliveries that cannot be read: the next read does not meet them.
+    async fn bury(&self, recipient: RecipientId, rows: Vec<DeadRow>) -> Result<(), Error> {
         let at = clock::now();
         tracing::error!(subscription = %recipient, rows = rows.len(), "pending deliveries cannot be read: they become dead letters");
         let buried = self.write(Op::Bury { recipient, rows, at }).await;
         if let Err(error) = &buried {
             tracing::warn!(subscription = %recipient, %error, "damaged deliveries stay for now");
         }
-        buried.is_ok()
+        buried.map(drop)
     }
 
     /// Returns how many damaged records were met since the store was opened. They are skipped; deliveries that need one

@@ -115,6 +115,17 @@ impl Store {
         self.read(move |reader| deliveries::backlog(reader, recipient, now, limit)).await
     }
 
+    /// Counts those of events up to this one, where deliveries have an order: later ones wait for them.
+    pub async fn backlog_until(
+        &self,
+        recipient: RecipientId,
+        until: EventId,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Backlog, Error> {
+        self.read(move |reader| deliveries::backlog_until(reader, recipient, until, now, limit)).await
+    }
+
     /// Returns the recipients that have pending deliveries.
     pub async fn recipients_with_backlog(&self) -> Result<Vec<RecipientId>, Error> {
         self.read(deliveries::recipients_with_backlog).await

@@ -21,8 +21,8 @@ use crate::{
 };
 use waypost_domain::EventId;
 
-/// The most bytes of events that a page holds before it ends: each keeps its batch in memory.
-const PAGE_BYTES: usize = 1024 * 1024;
+/// The most bytes that a page holds before it ends, of the batches that its events keep in memory.
+const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// Where a row stands, and how far its delivery has come.
 type Row = (QueuePosition, Progress);
@@ -53,6 +53,8 @@ struct Page<'a> {
     rendered: RenderedRows,
     /// The batch that was read last: neighbours are often of one.
     last: Option<(u128, Arc<Batch>)>,
+    /// How many bytes the batches have that were read.
+    bytes: usize,
     dead: Vec<DeadRow>,
 }
 
@@ -60,7 +62,7 @@ impl<'a> Page<'a> {
     fn open(reader: &'a Reader, txn: &'a ReadTransaction, query: &'a OrderedQuery) -> Result<Self, Fault> {
         let (rendered, recipient) =
             (RenderedRows::open(txn, query.recipient)?, query.recipient.uuid().as_u128());
-        Ok(Self { reader, txn, query, recipient, rendered, last: None, dead: Vec::new() })
+        Ok(Self { reader, txn, query, recipient, rendered, last: None, bytes: 0, dead: Vec::new() })
     }
 
     /// Returns where an event's delivery is pending, if it is.
@@ -106,6 +108,8 @@ impl<'a> Page<'a> {
     fn batch(&mut self, key: u128) -> Result<Option<Arc<Batch>>, Fault> {
         if self.last.as_ref().is_none_or(|(known, _)| *known != key) {
             self.last = self.reader.readable_batch(self.txn, key)?.map(|batch| (key, batch));
+            let events = self.last.iter().flat_map(|(_, batch)| batch.iter().flatten());
+            self.bytes += events.map(|logged| logged.event.size()).sum::<usize>();
         }
         Ok(self.last.as_ref().map(|(_, batch)| Arc::clone(batch)))
     }
@@ -150,16 +154,14 @@ impl<'a> Page<'a> {
             listed.retain(|(event, _)| *event <= last);
         }
         let is_all = listed.len() < rows && self.dead.is_empty();
-        let (mut following, mut read_to, mut bytes) = (Vec::new(), after, 0);
+        let (mut following, mut read_to) = (Vec::new(), after);
+        self.bytes = 0;
         for (event, row) in listed.into_iter().take(rows) {
-            if bytes >= PAGE_BYTES {
+            if self.bytes >= PAGE_BYTES {
                 return Ok((following, read_to, PageEnd::More));
             }
             read_to = record::event_id(event);
-            if let Some(pending) = self.pending(event, row)? {
-                bytes += pending.event.event.size();
-                following.push(pending);
-            }
+            following.extend(self.pending(event, row)?);
         }
         Ok(match barrier {
             _ if !is_all => (following, read_to, PageEnd::More),

@@ -13,7 +13,7 @@ use crate::redb::plugin_data::RenderedRows;
 use crate::redb::read::Reader;
 use crate::redb::record::{self, Batch, Waiting};
 use crate::{Backlog, PendingDelivery, Progress, QueuePosition, ReadyPage, ReadyQuery};
-use waypost_domain::RecipientId;
+use waypost_domain::{EventId, RecipientId};
 
 /// The most undeliverable rows that one page reports.
 const DEAD_ROWS_MAX: usize = 256;
@@ -157,6 +157,27 @@ pub(crate) fn recipients_with_backlog(reader: &Reader) -> Result<Vec<RecipientId
             from = recipient.and_then(|recipient| recipient.checked_add(1));
         }
         Ok(recipients.into_iter().map(record::recipient_id).collect())
+    })
+}
+
+/// See [`crate::Store::backlog_until`].
+pub(crate) fn backlog_until(
+    reader: &Reader,
+    recipient: RecipientId,
+    until: EventId,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Backlog, Fault> {
+    reader.handle.read(|txn| {
+        let (waiting, recipient) = (txn.open_table(WAITING)?, recipient.uuid().as_u128());
+        let mut backlog = Backlog::default();
+        for row in waiting.range((recipient, 0)..=(recipient, until.uuid().as_u128()))?.take(limit) {
+            let (key, row) = row?;
+            let known = reader.marks.pass("waiting", key.value(), Waiting::decode(row.value()));
+            backlog.all += 1;
+            backlog.due += usize::from(known.is_some_and(|known| known.due <= now));
+        }
+        Ok(backlog)
     })
 }
 

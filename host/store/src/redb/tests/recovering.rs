@@ -304,6 +304,10 @@ async fn the_backlog_is_what_waits_besides_first_attempts() {
     assert_eq!(backlog(sub(1), 10).await, Backlog { all: 3, due: 2 });
     assert_eq!(backlog(sub(1), 1).await, Backlog { all: 1, due: 1 });
     assert_eq!(backlog(sub(2), 10).await, Backlog::default());
+    let until = async |until| store.backlog_until(sub(1), until, after(1), 10).await.unwrap();
+    assert_eq!(until(EventId::NIL).await, Backlog::default());
+    assert_eq!(until(ids[0]).await, Backlog { all: 1, due: 0 });
+    assert_eq!(until(ids[1]).await, Backlog { all: 2, due: 1 });
 }
 
 #[tokio::test]
