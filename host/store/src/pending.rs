@@ -107,6 +107,8 @@ pub struct OrderedPage {
     pub read_to: EventId,
     /// What comes after `read_to`.
     pub end: PageEnd,
+    /// Whether a recovery of the recipient was running, if the query asked for what follows.
+    pub is_recovering: bool,
     /// The events of the dead letters.
     pub dead_letters: Vec<Arc<LoggedEvent>>,
 }

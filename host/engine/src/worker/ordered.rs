@@ -4,7 +4,8 @@
 //! be attempted. It is read only as far as the window needs; past the newest, what is accepted comes from memory.
 //!
 //! Where somebody sends older deliveries again, or a recovery adds some, everything is read from the beginning, but at most
-//! a tenth of the time: what is known of deliveries that wait may be large.
+//! a tenth of the time: what is known of deliveries that wait may be large. What is newer than a running recovery is not
+//! read until that is over, and everything older has been.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -31,8 +32,9 @@ const ROWS_OF_ONE: usize = 16;
 const DEAD_LETTERS_MAX: usize = 1_024;
 /// How many known deliveries keep a worker that has nothing to do: the next one would have to read them again.
 const KEPT_MIN: usize = 1_024;
-/// How many times as long as reading took it is not read from the beginning again.
+/// How many times as long as reading took it is not read from the beginning again, and how long at most.
 const RESTART_FACTOR: u32 = 9;
+const RESTART_MAX: Duration = Duration::from_secs(30);
 /// How long a worker is gone at most while a dead letter stops a lane: it may be purged.
 const STOPPED_MAX: SignedDuration = SignedDuration::from_secs(30);
 /// How long to wait after the end of an attempt could not be recorded.
@@ -51,6 +53,8 @@ pub(super) struct OrderedBacklog {
     /// Whether the store may hold some behind that, and whether these are only what is accepted from now on.
     unread: bool,
     is_newest: bool,
+    /// Whether a recovery was running when it was read last.
+    is_barred: bool,
     /// Whether dead letters are to be read, and whether everything is.
     wants_dead_letters: bool,
     wants_restart: bool,
@@ -102,7 +106,8 @@ impl Query {
                 let ReadyPage { first_attempts: following, read_to, .. } = store.ready(query).await?;
                 let more = following.len() >= query.first_attempts;
                 let (asked, dead_letters) = (Vec::new(), Vec::new());
-                (OrderedPage { asked, following, read_to, end: PageEnd::Newest, dead_letters }, more)
+                let (end, is_recovering) = (PageEnd::Newest, false);
+                (OrderedPage { asked, following, read_to, end, is_recovering, dead_letters }, more)
             }
         };
         let lanes = page.following.iter().map(|pending| order.lane(&pending.event)).collect();
@@ -123,6 +128,7 @@ impl OrderedBacklog {
             read_to: EventId::NIL,
             unread: true,
             is_newest: false,
+            is_barred: false,
             wants_restart: false,
             begun: Instant::now(),
             took: Duration::ZERO,
@@ -140,7 +146,7 @@ impl OrderedBacklog {
     /// read and no pause after a failure.
     pub(super) fn begin(&mut self, page: usize) {
         while self.reading.is_none() && self.pause().is_none() && self.waiting.len() < page {
-            if self.wants_restart && self.begun.elapsed() >= RESTART_FACTOR * self.took {
+            if self.wants_restart && self.begun.elapsed() >= (RESTART_FACTOR * self.took).min(RESTART_MAX) {
                 self.restart();
             }
             let Some(query) = self.query(page) else { break };
@@ -237,8 +243,18 @@ impl OrderedBacklog {
         for (event, lane) in page.dead_letters.iter().zip(stopped) {
             self.lanes.stop(event.id, lane);
         }
-        if let Query::InOrder(query) = &query {
-            self.take_heads(&query.events, page.asked, now);
+        let looked = match query {
+            Query::InOrder(query) => {
+                self.take_heads(&query.events, page.asked, now);
+                query.rows > 0
+            }
+            // A recovery has begun meanwhile: this may be newer than what it adds.
+            Query::Newest(_) if !self.is_newest => return self.unread = true,
+            Query::Newest(_) => true,
+        };
+        if looked && self.is_barred && !page.is_recovering {
+            // The recovery is over: what it has added comes before what follows here.
+            return self.restart();
         }
         for (pending, lane) in page.following.into_iter().zip(lanes) {
             let (event, room) = (pending.event.id, self.waiting.len() < most);
@@ -248,13 +264,10 @@ impl OrderedBacklog {
                 self.waiting.push_back(pending);
             }
         }
-        let looked = match query {
-            Query::InOrder(query) => query.rows > 0,
-            Query::Newest(_) => true,
-        };
         if looked {
             self.read_to = page.read_to;
             self.is_newest = page.end == PageEnd::Newest;
+            self.is_barred = page.is_recovering;
             self.unread |= more || page.end == PageEnd::More;
         }
     }
@@ -281,7 +294,8 @@ impl OrderedBacklog {
         let waiting: Vec<_> = self.waiting.drain(..).map(|pending| pending.event.id).collect();
         self.lanes.put_back(&waiting);
         self.lanes.restart();
-        (self.read_to, self.unread, self.is_newest) = (EventId::NIL, true, false);
+        (self.read_to, self.unread) = (EventId::NIL, true);
+        (self.is_newest, self.is_barred) = (false, false);
         (self.wants_restart, self.wants_dead_letters) = (false, self.order.stops());
         (self.begun, self.took, self.next_due) = (Instant::now(), Duration::ZERO, None);
     }
@@ -326,6 +340,8 @@ impl OrderedBacklog {
     /// Notes what a wake says.
     pub(super) fn receive(&mut self, wake: Wake) {
         self.early |= wake.early;
+        // A recovery may have begun, which only a read in the order of acceptance sees.
+        self.is_newest &= !wake.older;
         // The page that is being read may be from before what was accepted.
         self.unread |= self.is_newest || self.reading.is_some() || wake.due;
         // A dead letter that stops a lane may be gone.
@@ -356,14 +372,19 @@ impl OrderedBacklog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use waypost_domain::{Event, OnDead};
-    use waypost_store::Arrival;
+    use waypost_domain::recovery::{Mark, ScanProgress, State};
+    use waypost_domain::{Event, OnDead, Recovery};
+    use waypost_store::{Arrival, Step};
 
     const ID: RecipientId = RecipientId::MAX;
 
     async fn accept(store: &Store) -> EventId {
+        accept_for(store, vec![ID]).await
+    }
+
+    async fn accept_for(store: &Store, matched: Vec<RecipientId>) -> EventId {
         let event = Event::from_json(r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}"#);
-        let (received, sender, matched) = (clock::now(), "ann".to_owned(), vec![ID]);
+        let (received, sender) = (clock::now(), "ann".to_owned());
         let arrival = Arrival { event: event.unwrap(), received, sender, matched, failed: Vec::new() };
         store.log(vec![arrival]).await.unwrap()[0]
     }
@@ -399,6 +420,7 @@ mod tests {
                 following: Vec::new(),
                 read_to: EventId::NIL,
                 end: PageEnd::Newest,
+                is_recovering: false,
                 dead_letters: Vec::new(),
             },
             lanes: Vec::new(),
@@ -426,6 +448,36 @@ mod tests {
         read(&mut backlog).await;
         assert_eq!(backlog.waiting.len(), 1);
         assert!(!backlog.wants_dead_letters && !backlog.is_over());
+    }
+
+    /// What came while a replay was about to begin was delivered before what that added: reading from the beginning had to
+    /// wait, since that had just been done.
+    #[tokio::test]
+    async fn what_a_recovery_adds_comes_before_what_was_accepted_after_it_began() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, mut backlog) = reading(&folder);
+        let old = accept_for(&store, Vec::new()).await;
+        read(&mut backlog).await;
+        backlog.took = RESTART_MAX;
+        let (id, asked) = (ID.subscription_id(), clock::now());
+        let recovery = Recovery::new(id, None, None, "bob".to_owned(), asked);
+        assert!(store.begin_recovery(recovery, None).await.unwrap());
+        backlog.receive(Wake::older(0));
+        let new = accept(&store).await;
+        backlog.receive(Wake::accepted(1));
+        backlog.begin(2);
+        read(&mut backlog).await;
+        assert!(backlog.waiting.is_empty(), "{new} is newer than what is still to come");
+        let last = Mark { event: old, received: asked };
+        let scan = ScanProgress { first: Some(last), last, events: 1, failed: 0, matched: vec![old] };
+        for step in [Step::Begin, Step::Advance(scan), Step::End(State::Done { at: asked })] {
+            store.recover(id, asked, step, asked, None).await.unwrap().unwrap();
+        }
+        backlog.receive(Wake::older(1));
+        backlog.begin(2);
+        read(&mut backlog).await;
+        let waiting: Vec<_> = backlog.waiting.iter().map(|pending| pending.event.id).collect();
+        assert_eq!(waiting, [old]);
     }
 
     /// Whoever purges a dead letter wakes nobody.

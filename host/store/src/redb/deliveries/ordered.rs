@@ -38,9 +38,10 @@ pub(crate) fn in_order(reader: &Reader, query: &OrderedQuery) -> Result<(Ordered
             let row = page.row_of(event.uuid().as_u128())?;
             asked.extend(row.map(|row| page.pending(event.uuid().as_u128(), row)).transpose()?.flatten());
         }
-        let (following, read_to, end) = page.following(newest)?;
-        let dead_letters = page.dead_letters()?;
-        Ok((OrderedPage { asked, following, read_to, end, dead_letters }, page.dead))
+        let barrier = page.barrier()?;
+        let (following, read_to, end) = page.following(barrier, newest)?;
+        let (dead_letters, is_recovering) = (page.dead_letters()?, barrier.is_some());
+        Ok((OrderedPage { asked, following, read_to, end, is_recovering, dead_letters }, page.dead))
     })
 }
 
@@ -139,12 +140,15 @@ impl<'a> Page<'a> {
     }
 
     /// Reads what follows after the query's event: both tables as one list.
-    fn following(&mut self, newest: EventId) -> Result<(Vec<PendingDelivery>, EventId, PageEnd), Fault> {
+    fn following(
+        &mut self,
+        barrier: Option<u128>,
+        newest: EventId,
+    ) -> Result<(Vec<PendingDelivery>, EventId, PageEnd), Fault> {
         let (after, rows) = (self.query.after, self.query.rows);
         if rows == 0 {
             return Ok((Vec::new(), after, PageEnd::More));
         }
-        let barrier = self.barrier()?;
         let (from, last) = (after.uuid().as_u128().saturating_add(1), barrier.unwrap_or(u128::MAX));
         let mut listed = Vec::new();
         if from <= last {
