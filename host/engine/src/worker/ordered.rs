@@ -389,16 +389,21 @@ mod tests {
         store.log(vec![arrival]).await.unwrap()[0]
     }
 
-    /// A backlog without anything, whose first page is being read.
-    fn reading(folder: &tempfile::TempDir) -> (Arc<Store>, OrderedBacklog) {
+    fn empty(folder: &tempfile::TempDir) -> (Arc<Store>, OrderedBacklog) {
         let store = Arc::new(Store::open(folder.path(), Duration::ZERO).unwrap());
         let order = Order { lane: None, on_dead: OnDead::Stop };
-        let mut backlog = OrderedBacklog::new(Arc::clone(&store), ID, order);
-        backlog.begin(2);
+        let backlog = OrderedBacklog::new(Arc::clone(&store), ID, order);
         (store, backlog)
     }
 
+    /// Lets the first page be under way, and end so.
+    fn ends_with(backlog: &mut OrderedBacklog, page: Result<Page, Error>) {
+        let query = backlog.query(2).unwrap();
+        backlog.reading = Some(Reading { query, since: Instant::now(), page: Box::pin(async move { page }) });
+    }
+
     async fn read(backlog: &mut OrderedBacklog) {
+        backlog.begin(2);
         while backlog.is_reading() {
             backlog.page(2).await;
             backlog.begin(2);
@@ -409,11 +414,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_accepted_during_a_read_is_read_after_it() {
         let folder = tempfile::tempdir().unwrap();
-        let (store, mut backlog) = reading(&folder);
-        backlog.page(2).await;
-        backlog.restart();
-        backlog.begin(2);
-        // The page is from before the event.
+        let (store, mut backlog) = empty(&folder);
+        // It is from before the event.
         let page = Page {
             page: OrderedPage {
                 asked: Vec::new(),
@@ -427,8 +429,7 @@ mod tests {
             stopped: Vec::new(),
             more: false,
         };
-        let reading = backlog.reading.as_mut().unwrap();
-        reading.page = Box::pin(async move { Ok(page) });
+        ends_with(&mut backlog, Ok(page));
         let event = accept(&store).await;
         backlog.receive(Wake::accepted(1));
         read(&mut backlog).await;
@@ -438,13 +439,12 @@ mod tests {
     #[tokio::test]
     async fn a_failed_read_is_made_again_with_all_that_it_asked_for() {
         let folder = tempfile::tempdir().unwrap();
-        let (store, mut backlog) = reading(&folder);
+        let (store, mut backlog) = empty(&folder);
         accept(&store).await;
-        backlog.reading.as_mut().unwrap().page = Box::pin(async { Err(Error::Closed) });
+        ends_with(&mut backlog, Err(Error::Closed));
         backlog.page(2).await;
         assert!(backlog.pause().is_some() && !backlog.is_over());
         backlog.again = None;
-        backlog.begin(2);
         read(&mut backlog).await;
         assert_eq!(backlog.waiting.len(), 1);
         assert!(!backlog.wants_dead_letters && !backlog.is_over());
@@ -455,7 +455,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_recovery_adds_comes_before_what_was_accepted_after_it_began() {
         let folder = tempfile::tempdir().unwrap();
-        let (store, mut backlog) = reading(&folder);
+        let (store, mut backlog) = empty(&folder);
         let old = accept_for(&store, Vec::new()).await;
         read(&mut backlog).await;
         backlog.took = RESTART_MAX;
@@ -465,7 +465,6 @@ mod tests {
         backlog.receive(Wake::older(0));
         let new = accept(&store).await;
         backlog.receive(Wake::accepted(1));
-        backlog.begin(2);
         read(&mut backlog).await;
         assert!(backlog.waiting.is_empty(), "{new} is newer than what is still to come");
         let last = Mark { event: old, received: asked };
@@ -474,7 +473,6 @@ mod tests {
             store.recover(id, asked, step, asked, None).await.unwrap().unwrap();
         }
         backlog.receive(Wake::older(1));
-        backlog.begin(2);
         read(&mut backlog).await;
         let waiting: Vec<_> = backlog.waiting.iter().map(|pending| pending.event.id).collect();
         assert_eq!(waiting, [old]);
@@ -484,7 +482,7 @@ mod tests {
     #[tokio::test]
     async fn a_worker_whose_lane_a_dead_letter_stops_is_needed_again_soon() {
         let folder = tempfile::tempdir().unwrap();
-        let (_store, mut backlog) = reading(&folder);
+        let (_store, mut backlog) = empty(&folder);
         read(&mut backlog).await;
         assert!(backlog.is_over() && backlog.needed_at().is_none());
         backlog.lanes.stop(EventId::NIL, 0);
