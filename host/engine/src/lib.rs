@@ -3,8 +3,8 @@
 //! [`intake`] matches events with the compiled subscriptions of the [`directory`] and hands both to the store. The
 //! `worker`s of a recipient read the store and let a deliverer make the attempts: [`delivery`] has the one for targets,
 //! the crate `waypost-handlers` the one for programs. [`recovery`] is the second source of deliveries: it matches the
-//! log again and enqueues what a subscription missed; [`jobs`] send dead letters again. [`modules`] keeps what users upload, [`policy`] says who may see
-//! an event.
+//! log again and enqueues what a subscription missed; [`jobs`] send dead letters again; both are [`walks`]. [`modules`]
+//! keeps what users upload, [`policy`] says who may see an event.
 
 pub mod directory;
 pub mod modules;
@@ -14,9 +14,9 @@ pub mod worker;
 
 pub mod delivery;
 pub mod intake;
-pub mod recovery;
-
 pub mod jobs;
+pub mod recovery;
+pub mod walks;
 
 #[cfg(test)]
 mod simulation;

@@ -215,7 +215,7 @@ pub static KEYS: &[Key] = &[
         "recover_events_per_second",
         "N",
         "2000",
-        "The most logged events that all recoveries read in a second",
+        "The most logged events that all recoveries read in a second, and deliveries that all jobs handle",
         |c, t| set(&mut c.recover_events_per_second, parse::number(t)),
     ),
     key(
@@ -412,7 +412,7 @@ pub static KEYS: &[Key] = &[
         "user_recoveries_max",
         "N",
         "100",
-        "The most recoveries that run at once for one user",
+        "The most recoveries and jobs that run at once for one user",
         |c, t| set(&mut c.user_recoveries_max, parse::number(t)),
     ),
     key(KEEPING, "user_modules_max", "N", "1000", "The most modules of one user", |c, t| {

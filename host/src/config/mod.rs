@@ -120,7 +120,8 @@ pub struct Config {
     pub in_flight_max: u32,
     /// The most attempts under way at once for one subscription. Default 64.
     pub subscription_in_flight_max: u32,
-    /// The most logged events that all recoveries together read in a second. Default 2000.
+    /// The most logged events that all recoveries together read in a second, and deliveries that all jobs together handle.
+    /// Default 2000.
     pub recover_events_per_second: u32,
 
     /// The largest body of `/receive`, in bytes. Default 1 MiB.

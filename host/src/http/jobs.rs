@@ -19,9 +19,8 @@ use crate::identity::User;
 use waypost_domain::SubscriptionId;
 use waypost_domain::job::{Job, Kind, Scope, Work};
 use waypost_domain::recovery::State as Progress;
-use waypost_engine::recovery::Wait;
+use waypost_engine::walks::Wait;
 use waypost_runtime::clock;
-use waypost_store::StoredState;
 
 /// The most characters of the reason of a discard.
 const REASON_MAX: usize = 1_000;
@@ -126,7 +125,7 @@ async fn begin(
     let request = Request::read(kind, body::object(headers, &body)?)?;
     let Request { work, of, since, until } = request;
     let total = match (since, until) {
-        (None, None) => Some(api.store.counts(id.into()).await?.of(stored(of))),
+        (None, None) => Some(api.store.counts(id.into()).await?.of(of.into())),
         _ => None,
     };
     // Reading the body took its time.
@@ -284,15 +283,4 @@ fn read_reason(value: Option<Value>) -> Result<String, ApiError> {
         Some(_) => "`reason` must be a text".to_owned(),
     };
     Err(ApiError::field("/reason", detail))
-}
-
-fn stored(scope: Scope) -> StoredState {
-    match scope {
-        Scope::Dead => StoredState::Dead,
-        Scope::Skipped => StoredState::Skipped,
-        Scope::Denied => StoredState::Denied,
-        Scope::Pending => StoredState::Pending,
-        Scope::Retrying => StoredState::Retrying,
-        Scope::Held => StoredState::Held,
-    }
 }

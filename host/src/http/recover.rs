@@ -20,7 +20,7 @@ use super::{Api, body, words};
 use crate::identity::User;
 use waypost_domain::recovery::{Mark, State as Progress};
 use waypost_domain::{Recovery, SubscriptionId};
-use waypost_engine::recovery::Wait;
+use waypost_engine::walks::Wait;
 use waypost_runtime::clock;
 
 /// Where in the log a recovery starts.

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use waypost_domain::job::Scope;
 use waypost_domain::{Entry, EventId, RecipientId, State};
 
 /// The states by which deliveries are stored, listed and counted. An attempt in flight is not stored: its delivery is
@@ -22,6 +23,19 @@ pub enum StoredState {
     Skipped,
     /// Given up: a dead letter.
     Dead,
+}
+
+impl From<Scope> for StoredState {
+    fn from(scope: Scope) -> Self {
+        match scope {
+            Scope::Dead => Self::Dead,
+            Scope::Skipped => Self::Skipped,
+            Scope::Denied => Self::Denied,
+            Scope::Pending => Self::Pending,
+            Scope::Retrying => Self::Retrying,
+            Scope::Held => Self::Held,
+        }
+    }
 }
 
 impl StoredState {

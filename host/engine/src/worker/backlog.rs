@@ -22,8 +22,8 @@ use waypost_runtime::clock;
 use waypost_store::{Error, HashSlot, PendingDelivery, ReadyPage, ReadyQuery, Store, Wake};
 
 /// How long to wait after the store could not be read: at first, and at most.
-pub(super) const PAUSE: Duration = Duration::from_secs(1);
-pub(super) const PAUSE_MAX: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The most deliveries of a page that has grown.
 const PAGE_MAX: usize = 1_024;
 
@@ -51,9 +51,40 @@ pub(super) struct Backlog {
     recorded: HashSet<EventId>,
     /// By how much pages have grown: of first attempts, and of what is due.
     growth: (usize, usize),
-    /// How many reads failed in a row, and the time before which the store is not read again.
+    pause: ReadPause,
+}
+
+/// A pause after reads that failed, each longer than the one before.
+#[derive(Debug, Default)]
+pub(super) struct ReadPause {
+    /// How many failed in a row, and the time before which the store is not read again.
     failures: u32,
     again: Option<Instant>,
+}
+
+impl ReadPause {
+    /// Returns its end.
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.again.filter(|again| Instant::now() < *again)
+    }
+
+    /// Begins the next one, after a recipient's deliveries could not be read.
+    pub(super) fn begin(&mut self, recipient: RecipientId, error: &Error) {
+        let wait = (PAUSE * 2u32.saturating_pow(self.failures)).min(PAUSE_MAX);
+        tracing::warn!(%recipient, %error, ?wait, "pending deliveries cannot be read now");
+        self.failures = self.failures.saturating_add(1).min(16);
+        self.again = Some(Instant::now() + wait);
+    }
+
+    /// Ends it, and lets the next one be short.
+    pub(super) fn over(&mut self) {
+        *self = Self::default();
+    }
+
+    #[cfg(test)]
+    pub(super) fn cut_short(&mut self) {
+        self.again = None;
+    }
 }
 
 impl Backlog {
@@ -72,8 +103,7 @@ impl Backlog {
             reading: None,
             recorded: HashSet::new(),
             growth: (1, 1),
-            failures: 0,
-            again: None,
+            pause: ReadPause::default(),
         }
     }
 
@@ -108,7 +138,7 @@ impl Backlog {
             self.next_due = None;
         }
         // What is due later than the early one is read by the next page.
-        (self.unread, self.due_unread, self.early, self.again) = (false, self.early, false, None);
+        (self.unread, self.due_unread, self.early) = (false, self.early, false);
         let store = Arc::clone(&self.store);
         self.reading = Some((query, Box::pin(async move { store.ready(query).await })));
         // The store has what was just accepted in memory: this saves the worker a round.
@@ -121,7 +151,7 @@ impl Backlog {
 
     /// Returns the end of the pause after a failed read.
     pub(super) fn pause(&self) -> Option<Instant> {
-        self.again.filter(|again| Instant::now() < *again)
+        self.pause.end()
     }
 
     /// Waits for the page that is being read, and takes it. Cancel safe.
@@ -133,15 +163,12 @@ impl Backlog {
         let recorded = std::mem::take(&mut self.recorded);
         match answer {
             Ok(page) => {
-                self.failures = 0;
+                self.pause.over();
                 self.take(&query, page, &recorded);
             }
             Err(error) => {
-                let wait = (PAUSE * 2u32.saturating_pow(self.failures)).min(PAUSE_MAX);
-                tracing::warn!(recipient = %self.id, %error, ?wait, "pending deliveries cannot be read now");
-                self.failures = self.failures.saturating_add(1).min(16);
                 self.ask_again(&query);
-                self.again = Some(Instant::now() + wait);
+                self.pause.begin(self.id, &error);
             }
         }
     }

@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::Order;
-use super::backlog::{PAUSE, PAUSE_MAX};
+use super::backlog::ReadPause;
 use super::lanes::{HeadEnd, Lanes, Offer};
 use waypost_domain::{EventId, RecipientId};
 use waypost_runtime::clock;
@@ -69,9 +69,7 @@ pub(super) struct OrderedBacklog {
     reading: Option<Reading>,
     /// Those whose end was recorded after the current read began: the page may still contain them.
     recorded: HashSet<EventId>,
-    /// How many reads failed in a row, and the time before which the store is not read again.
-    failures: u32,
-    again: Option<Instant>,
+    pause: ReadPause,
 }
 
 /// A page that is being read.
@@ -137,8 +135,7 @@ impl OrderedBacklog {
             next_due: None,
             reading: None,
             recorded: HashSet::new(),
-            failures: 0,
-            again: None,
+            pause: ReadPause::default(),
         }
     }
 
@@ -211,7 +208,7 @@ impl OrderedBacklog {
 
     /// Returns the end of the pause after a failed read.
     pub(super) fn pause(&self) -> Option<Instant> {
-        self.again.filter(|again| Instant::now() < *again)
+        self.pause.end()
     }
 
     /// Waits for the page that is being read, and takes heads from it until `most` wait. Cancel safe.
@@ -222,16 +219,13 @@ impl OrderedBacklog {
         let recorded = std::mem::take(&mut self.recorded);
         match answer {
             Ok(page) => {
-                (self.failures, self.again) = (0, None);
+                self.pause.over();
                 self.took += since.elapsed();
                 self.take(query, page, &recorded, most);
             }
             Err(error) => {
-                let wait = (PAUSE * 2u32.saturating_pow(self.failures)).min(PAUSE_MAX);
-                tracing::warn!(recipient = %self.id, %error, ?wait, "pending deliveries cannot be read now");
-                self.failures = self.failures.saturating_add(1).min(16);
                 self.ask_again(&query);
-                self.again = Some(Instant::now() + wait);
+                self.pause.begin(self.id, &error);
             }
         }
         self.next_due = self.lanes.next_due();
@@ -444,7 +438,7 @@ mod tests {
         ends_with(&mut backlog, Err(Error::Closed));
         backlog.page(2).await;
         assert!(backlog.pause().is_some() && !backlog.is_over());
-        backlog.again = None;
+        backlog.pause.cut_short();
         read(&mut backlog).await;
         assert_eq!(backlog.waiting.len(), 1);
         assert!(!backlog.wants_dead_letters && !backlog.is_over());

@@ -33,18 +33,7 @@ impl Reader {
         let batches = txn.open_table(BATCHES)?;
         let Some(row) = batches.get(key)? else { return Ok(Arc::default()) };
         let record = bytes::Bytes::copy_from_slice(row.value());
-        match record::decode_batch(&record) {
-            Ok(batch) => {
-                for index in &batch.damaged {
-                    self.marks.mark("batches", (key, index), &record::Error::Checksum);
-                }
-                Ok(Arc::new(batch))
-            }
-            Err(reason) => {
-                self.marks.mark("batches", key, &reason);
-                Err(Fault::Damaged { table: "batches", reason })
-            }
-        }
+        self.marked(key, record::decode_batch(&record))
     }
 
     /// Reads the events of a batch that `is_wanted` by place and id; the places of others may be empty. A batch that cannot be
@@ -59,7 +48,13 @@ impl Reader {
             return Ok(batch);
         }
         let Some(row) = txn.open_table(BATCHES)?.get(key)? else { return Ok(Arc::default()) };
-        match record::decode_wanted(row.value(), is_wanted) {
+        let batch = readable(self.marked(key, record::decode_wanted(row.value(), is_wanted)))?;
+        Ok(batch.unwrap_or_default())
+    }
+
+    /// Marks what of a batch could not be read.
+    fn marked(&self, key: u128, read: Result<Batch, record::Error>) -> Result<Arc<Batch>, Fault> {
+        match read {
             Ok(batch) => {
                 for index in &batch.damaged {
                     self.marks.mark("batches", (key, index), &record::Error::Checksum);
@@ -68,7 +63,7 @@ impl Reader {
             }
             Err(reason) => {
                 self.marks.mark("batches", key, &reason);
-                Ok(Arc::default())
+                Err(Fault::Damaged { table: "batches", reason })
             }
         }
     }

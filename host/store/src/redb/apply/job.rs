@@ -10,7 +10,7 @@ use crate::redb::handle::Fault;
 use crate::redb::log::{ids_received, ids_received_surely};
 use crate::redb::record::{self, Batch};
 use crate::{CountLimits, Counted, Error, JobStep, StoredState, Wake};
-use waypost_domain::job::{Job, JobProgress, Scope, Work};
+use waypost_domain::job::{Job, JobProgress, Work};
 use waypost_domain::recovery::State;
 use waypost_domain::{Entry, RecipientId};
 
@@ -69,7 +69,7 @@ fn walk(apply: &mut Apply<'_, '_>, job: &Job, rows: u32, request: &AdvanceJob) -
     // The range may start inside a batch.
     let batch = apply.log.batch_of(first)?.unwrap_or(first);
     let limit = usize::try_from(rows.max(1)).unwrap_or(usize::MAX);
-    let state = stored(job.of);
+    let state = StoredState::from(job.of);
     let walked = apply.deliveries.walk(&apply.log, (recipient, state), batch, first..=last, limit)?;
     let mut progress = JobProgress {
         position: walked.last().filter(|_| walked.len() >= limit).map(|last| record::event_id(last.event())),
@@ -134,15 +134,4 @@ fn discard(
     apply.history.add(key, Entry::Dropped { at: request.at, reason });
     apply.discard_rendered((key.recipient, key.event))?;
     apply.deliveries.end(key, StoredState::Skipped, stand.origin().was_allowed)
-}
-
-fn stored(scope: Scope) -> StoredState {
-    match scope {
-        Scope::Dead => StoredState::Dead,
-        Scope::Skipped => StoredState::Skipped,
-        Scope::Denied => StoredState::Denied,
-        Scope::Pending => StoredState::Pending,
-        Scope::Retrying => StoredState::Retrying,
-        Scope::Held => StoredState::Held,
-    }
 }

@@ -5,30 +5,16 @@ use std::hash::Hash;
 
 use tokio::time::Instant;
 
-use waypost_domain::{Recovery, SubscriptionId};
-
 /// What takes turns: a recovery or a job.
 pub(crate) trait Scheduled {
     /// Tells those apart that do not replace each other.
-    type Key: Copy + Eq + Hash;
+    type Key: Copy + Eq + Hash + Send + Sync;
 
     /// Returns its key.
     fn key(&self) -> Self::Key;
 
     /// Tells whether it is not over.
     fn is_running(&self) -> bool;
-}
-
-impl Scheduled for Recovery {
-    type Key = SubscriptionId;
-
-    fn key(&self) -> SubscriptionId {
-        self.subscription
-    }
-
-    fn is_running(&self) -> bool {
-        self.is_running()
-    }
 }
 
 /// Running recoveries, or jobs, by the time of their next turn; those of the same time in the order in which they were added.
@@ -79,6 +65,7 @@ mod tests {
 
     use super::*;
     use waypost_domain::recovery::State;
+    use waypost_domain::{Recovery, SubscriptionId};
     use waypost_runtime::clock;
 
     fn recovery(number: u128) -> Recovery {
