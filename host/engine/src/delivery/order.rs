@@ -15,7 +15,7 @@ const LOOKED_AT: usize = 256;
 
 /// Returns the order of a subscription's deliveries. Events in which its key finds nothing are of one lane, and so are all
 /// of which it cannot tell.
-pub(crate) fn order(subscription: &Subscription) -> Option<worker::Order> {
+pub(crate) fn order(subscription: &Subscription) -> Option<worker::CompiledOrder> {
     let Order { by, on_dead } = subscription.order.as_ref()?;
     let lane = match by {
         OrderBy::Fifo => None,
@@ -27,7 +27,7 @@ pub(crate) fn order(subscription: &Subscription) -> Option<worker::Order> {
             }
         },
     };
-    Some(worker::Order { lane, on_dead: *on_dead })
+    Some(worker::CompiledOrder { lane, on_dead: *on_dead })
 }
 
 /// Returns the lane of an event: a hash of what the key finds in it.

@@ -108,7 +108,7 @@ impl Deliverer for Targets {
         Window { min: 1, max: self.limits.subscription_in_flight_max.min(most).max(1) }
     }
 
-    fn order(&self, subscription: &Subscription) -> Option<worker::Order> {
+    fn order(&self, subscription: &Subscription) -> Option<worker::CompiledOrder> {
         order(subscription)
     }
 

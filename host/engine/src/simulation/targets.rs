@@ -57,7 +57,7 @@ impl Deliverer for Targets {
         Window { min: 1, max: if is_fifo { 1 } else { 3 } }
     }
 
-    fn order(&self, subscription: &Subscription) -> Option<worker::Order> {
+    fn order(&self, subscription: &Subscription) -> Option<worker::CompiledOrder> {
         delivery::order(subscription)
     }
 
@@ -174,7 +174,7 @@ fn earlier<'h>(
     histories: &'h [EventHistory],
     recipient: RecipientId,
     event: &LoggedEvent,
-    order: &worker::Order,
+    order: &worker::CompiledOrder,
 ) -> impl Iterator<Item = (EventId, &'h State)> {
     let of = |history: &&EventHistory| {
         history.event.id < event.id && order.lane(&history.event) == order.lane(event)
@@ -191,7 +191,7 @@ pub(super) fn is_stopped(
     histories: &[EventHistory],
     recipient: RecipientId,
     event: &LoggedEvent,
-    order: &worker::Order,
+    order: &worker::CompiledOrder,
 ) -> bool {
     let is_dead = |(_, state): (_, &State)| matches!(state, State::Dead { .. });
     order.on_dead == OnDead::Stop && earlier(histories, recipient, event, order).any(is_dead)

@@ -86,7 +86,7 @@ pub trait Deliverer: Send + Sync + Sized + 'static {
     }
     /// Returns in which order the deliveries for a subject are made, if in any: only for recipients that have theirs on one
     /// node.
-    fn order(&self, _subject: &Self::Subject) -> Option<Order> {
+    fn order(&self, _subject: &Self::Subject) -> Option<CompiledOrder> {
         None
     }
     /// Tells whether they have one.
@@ -176,9 +176,9 @@ pub struct Window {
     pub max: usize,
 }
 
-/// In which order the deliveries for a subject are made.
+/// In which order the deliveries for a subject are made: a [`waypost_domain::Order`], ready to be used.
 #[derive(Clone)]
-pub struct Order {
+pub struct CompiledOrder {
     /// Finds the lane of an event: deliveries of one lane wait for each other. `None` where there is one lane.
     pub lane: Option<LaneOf>,
     /// What becomes of those behind a dead letter.
@@ -188,7 +188,7 @@ pub struct Order {
 /// Finds the lane of an event.
 pub type LaneOf = Arc<dyn Fn(&LoggedEvent) -> u64 + Send + Sync>;
 
-impl Order {
+impl CompiledOrder {
     /// Returns the lane of an event.
     pub(crate) fn lane(&self, event: &LoggedEvent) -> u64 {
         self.lane.as_ref().map_or(0, |lane| lane(event))

@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-use super::Order;
+use super::CompiledOrder;
 use super::backlog::ReadPause;
 use super::lanes::{HeadEnd, Lanes, Offer};
 use waypost_domain::{EventId, RecipientId};
@@ -44,7 +44,7 @@ const UNRECORDED_PAUSE: SignedDuration = SignedDuration::from_secs(1);
 pub(super) struct OrderedBacklog {
     store: Arc<Store>,
     id: RecipientId,
-    order: Order,
+    order: CompiledOrder,
     lanes: Lanes,
     /// Heads of lanes that were read and not attempted yet.
     pub(super) waiting: VecDeque<PendingDelivery>,
@@ -66,14 +66,14 @@ pub(super) struct OrderedBacklog {
     early_head: Option<EventId>,
     /// When the next head is due.
     pub(super) next_due: Option<Timestamp>,
-    reading: Option<Reading>,
+    reading: Option<PageRead>,
     /// Those whose end was recorded after the current read began: the page may still contain them.
     recorded: HashSet<EventId>,
     pause: ReadPause,
 }
 
 /// A page that is being read.
-struct Reading {
+struct PageRead {
     query: Query,
     since: Instant,
     page: BoxFuture<'static, Result<Page, Error>>,
@@ -97,7 +97,7 @@ struct Page {
 }
 
 impl Query {
-    async fn read(self, store: Arc<Store>, order: Order) -> Result<Page, Error> {
+    async fn read(self, store: Arc<Store>, order: CompiledOrder) -> Result<Page, Error> {
         let (page, more) = match self {
             Self::InOrder(query) => (store.in_order(query).await?, false),
             Self::Newest(query) => {
@@ -115,7 +115,7 @@ impl Query {
 }
 
 impl OrderedBacklog {
-    pub(super) fn new(store: Arc<Store>, id: RecipientId, order: Order) -> Self {
+    pub(super) fn new(store: Arc<Store>, id: RecipientId, order: CompiledOrder) -> Self {
         Self {
             store,
             id,
@@ -148,7 +148,7 @@ impl OrderedBacklog {
             }
             let Some(query) = self.query(page) else { break };
             let reading = query.clone().read(Arc::clone(&self.store), self.order.clone());
-            self.reading = Some(Reading { query, since: Instant::now(), page: Box::pin(reading) });
+            self.reading = Some(PageRead { query, since: Instant::now(), page: Box::pin(reading) });
             if self.page(page).now_or_never().is_none() {
                 break;
             }
@@ -215,7 +215,7 @@ impl OrderedBacklog {
     pub(super) async fn page(&mut self, most: usize) {
         let Some(reading) = &mut self.reading else { return std::future::pending().await };
         let answer = (&mut reading.page).await;
-        let Some(Reading { query, since, .. }) = self.reading.take() else { return };
+        let Some(PageRead { query, since, .. }) = self.reading.take() else { return };
         let recorded = std::mem::take(&mut self.recorded);
         match answer {
             Ok(page) => {
@@ -296,7 +296,7 @@ impl OrderedBacklog {
 
     /// Stops reading.
     pub(super) fn stop(&mut self) {
-        if let Some(Reading { query, .. }) = self.reading.take() {
+        if let Some(PageRead { query, .. }) = self.reading.take() {
             self.ask_again(&query);
         }
     }
@@ -385,7 +385,7 @@ mod tests {
 
     fn empty(folder: &tempfile::TempDir) -> (Arc<Store>, OrderedBacklog) {
         let store = Arc::new(Store::open(folder.path(), Duration::ZERO).unwrap());
-        let order = Order { lane: None, on_dead: OnDead::Stop };
+        let order = CompiledOrder { lane: None, on_dead: OnDead::Stop };
         let backlog = OrderedBacklog::new(Arc::clone(&store), ID, order);
         (store, backlog)
     }
@@ -393,7 +393,8 @@ mod tests {
     /// Lets the first page be under way, and end so.
     fn ends_with(backlog: &mut OrderedBacklog, page: Result<Page, Error>) {
         let query = backlog.query(2).unwrap();
-        backlog.reading = Some(Reading { query, since: Instant::now(), page: Box::pin(async move { page }) });
+        backlog.reading =
+            Some(PageRead { query, since: Instant::now(), page: Box::pin(async move { page }) });
     }
 
     async fn read(backlog: &mut OrderedBacklog) {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::backlog::Backlog;
 use super::lanes::HeadEnd;
 use super::ordered::OrderedBacklog;
-use super::{Division, Order};
+use super::{CompiledOrder, Division};
 use waypost_domain::{EventId, RecipientId};
 use waypost_store::{PendingDelivery, Store, Wake};
 
@@ -36,7 +36,12 @@ macro_rules! either {
 }
 
 impl Reading {
-    pub(super) fn new(store: Arc<Store>, id: RecipientId, division: Division, order: Option<Order>) -> Self {
+    pub(super) fn new(
+        store: Arc<Store>,
+        id: RecipientId,
+        division: Division,
+        order: Option<CompiledOrder>,
+    ) -> Self {
         match order {
             None => Self::Plain(Backlog::new(store, id, division)),
             Some(order) => Self::Ordered(Box::new(OrderedBacklog::new(store, id, order))),
