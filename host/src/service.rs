@@ -5,6 +5,7 @@
 //!
 //! The binary and [`crate::Waypost`], the front door of embedding programs, are its two users.
 
+mod disk;
 mod upkeep;
 
 use std::future::Future;
@@ -236,10 +237,18 @@ impl Service {
         let alarm = store.alarm();
         let (tasks, stop) = (TaskTracker::new(), alarm.stop_token());
         let subscriptions = Arc::clone(&directory);
-        let retention = upkeep::Retention { events: config.retention, audit: config.audit_retention };
+        let retention = upkeep::Retention {
+            events: config.retention,
+            backlog: config.backlog_retention,
+            audit: config.audit_retention,
+        };
         let keeping =
             upkeep::run(Arc::clone(&store), subscriptions, retention, config.data.clone(), stop.clone());
         tasks.spawn(alarm.clone().watch("the purge of old events", stop.clone(), keeping));
+        let (data, max) = (config.data.clone(), config.max_disk_bytes);
+        let keeper = disk::DiskKeeper { store: Arc::clone(&store), intake: intake.clone(), data, max };
+        let keeping = keeper.run(stop.clone());
+        tasks.spawn(alarm.clone().watch("the keeper of the data folder", stop.clone(), keeping));
         let tending = Arc::clone(&modules).run_gc(stop.clone());
         tasks.spawn(alarm.watch("the tending of modules", stop.clone(), tending));
         let identity = Arc::new(Identity::new(config.identity(), store.tokens(), producers));

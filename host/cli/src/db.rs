@@ -1,16 +1,19 @@
-//! `waypost db check`, `sync` and `rekey`: the database's schema and its master key, while no server runs.
+//! `waypost db`: the database's schema and its master key, while no server runs; and the room that it takes, while one does.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use reqwest::{Method, Url};
 use waypost::config::{Config, Sources};
+use waypost_api::v1;
 use waypost_store::redb::{self, CheckReport, Rekeyed, Rekeying, Resealed};
 
-use crate::print;
+use crate::client::{Client, DEFAULT_SERVER, Identity};
+use crate::{print, wait};
 
-/// Check, create or migrate the database, or replace its master key, while no server runs
+/// Check, create or migrate the database, replace its master key, or make its file smaller
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Check the schema version without changing anything; exit 0 if this waypost can use it, else 1
@@ -26,6 +29,10 @@ pub(super) enum Command {
         #[command(flatten)]
         data: Data,
     },
+    /// Give back the disk space that the database of a running server does not need
+    ///
+    /// Requests and deliveries wait meanwhile, about a second for each half gigabyte that is left. Only an admin may do it.
+    Compact(Compact),
     /// Seal all secrets with another master key, all or nothing; run it again if it was killed
     Rekey {
         #[command(flatten)]
@@ -40,6 +47,15 @@ pub(super) enum Command {
         #[arg(long)]
         give_up_lost_secrets: bool,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Compact {
+    /// The Waypost to ask
+    #[arg(long = "server", value_name = "URL", default_value = DEFAULT_SERVER)]
+    url: Url,
+    #[command(flatten)]
+    identity: Identity,
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,6 +87,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
             let config = data.config()?;
             sync(&redb::sync(&config.data, &config.key_file())?)
         }
+        Command::Compact(arguments) => wait(compact(arguments)),
         Command::Rekey { data, key, keep_old_keys, give_up_lost_secrets } => {
             let config = data.config()?;
             let rekeying =
@@ -79,6 +96,14 @@ pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
             tell_rekeyed(&rekeyed, &config)
         }
     }
+}
+
+async fn compact(Compact { url, identity }: Compact) -> anyhow::Result<ExitCode> {
+    let client = Client::new(url, &identity, "--server")?;
+    let asked = client.request(Method::POST, &["db", "compact"]);
+    let v1::Compaction { before, after } = client.json_in_time(asked).await?;
+    print::line(format_args!("the database took {before} bytes of the disk, and takes {after}"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check(checked: &CheckReport, equal: bool) -> anyhow::Result<ExitCode> {

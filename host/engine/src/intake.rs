@@ -6,6 +6,7 @@ mod budget;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -74,6 +75,18 @@ pub enum Error {
         /// The most deliveries.
         max: u64,
     },
+    /// The data folder is as large as it may be.
+    #[error(
+        "the data folder has {used} of {max} bytes (the setting max_disk_bytes), and the events in it are still to be \
+         delivered: enable or delete the subscriptions with a backlog, discard what waits (`waypost discard`), or raise the \
+         setting"
+    )]
+    Full {
+        /// How many bytes it has.
+        used: u64,
+        /// The most that it may have.
+        max: u64,
+    },
     /// The store cannot write.
     #[error("failed to log the request's events")]
     Log {
@@ -88,7 +101,7 @@ impl Error {
     pub fn is_shortage(&self) -> bool {
         match self {
             Self::Match { .. } | Self::TooMuch { .. } => false,
-            Self::Busy { .. } | Self::Behind { .. } => true,
+            Self::Busy { .. } | Self::Behind { .. } | Self::Full { .. } => true,
             Self::Log { source } => source.is_shortage(),
         }
     }
@@ -103,6 +116,16 @@ pub struct Intake {
     mailboxes: Arc<Mailboxes>,
     budget: Arc<Budget>,
     backlog: Arc<BacklogLimit>,
+    full: Arc<ArcSwapOption<DiskFull>>,
+}
+
+/// A data folder that is as large as it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskFull {
+    /// How many bytes it has.
+    pub used: u64,
+    /// The most that it may have.
+    pub max: u64,
 }
 
 impl Intake {
@@ -117,7 +140,19 @@ impl Intake {
         backlog_max: u64,
     ) -> Self {
         let (budget, backlog) = (Arc::new(Budget::new(bytes_max)), Arc::new(BacklogLimit::new(backlog_max)));
-        Self { store, directory, mailboxes, budget, backlog }
+        Self { store, directory, mailboxes, budget, backlog, full: Arc::default() }
+    }
+
+    /// Refuses all events from now on, since there is no room for them; with `None`, accepts them again.
+    pub fn set_full(&self, full: Option<DiskFull>) {
+        self.full.store(full.map(Arc::new));
+    }
+
+    fn check_room(&self) -> Result<(), Error> {
+        match &*self.full.load() {
+            Some(full) => Err(Error::Full { used: full.used, max: full.max }),
+            None => Ok(()),
+        }
     }
 
     /// Accepts events, all or none, and returns their ids in order once they are on disk with every delivery that
@@ -146,6 +181,7 @@ impl Intake {
         if events.is_empty() {
             return Ok(Vec::new());
         }
+        self.check_room()?;
         self.backlog.check(&self.mailboxes, &self.directory)?;
         let (received, matched_at) = (clock::now(), self.directory.position());
         let mut share = self.budget.share();
@@ -175,6 +211,7 @@ impl Intake {
         recipient: RecipientId,
         sender: &str,
     ) -> Result<EventId, Error> {
+        self.check_room()?;
         let matched_at = self.directory.position();
         let mut arrival = self.arrival(event, clock::now(), sender, 0).await?;
         self.direct_to(recipient, &mut arrival);

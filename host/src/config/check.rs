@@ -14,6 +14,8 @@ const BODIES_BYTES_MAX: usize = 1024 * BYTES_MAX;
 const PLUGIN_MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// The upper limit of every count.
 const COUNT_MAX: usize = 1_000_000;
+/// The smallest limit of the data folder: 16 MiB. An empty one has about 2 MiB, and compiled modules are large.
+const DISK_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// The longest timeout: a day.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest retention: a hundred years, so that no computed time lies outside the calendar.
@@ -36,6 +38,13 @@ impl Config {
         within("recover_events_per_second", self.recover_events_per_second as usize, COUNT_MAX)?;
         ensure("backlog_max", self.backlog_max > 0, || "expected 1 or more, found 0".to_owned())?;
         ensure("user_bytes_max", self.user_bytes_max > 0, || "expected 1 or more, found 0".to_owned())?;
+        let enough = self.max_disk_bytes.is_none_or(|max| max >= DISK_BYTES_MIN);
+        ensure("max_disk_bytes", enough, || {
+            format!(
+                "expected 0 (no limit), or {DISK_BYTES_MIN} or more, found {}",
+                self.max_disk_bytes.unwrap_or(0)
+            )
+        })?;
         within("user_subscriptions_max", as_count(self.user_subscriptions_max), COUNT_MAX)?;
         within("user_tokens_max", as_count(self.user_tokens_max), COUNT_MAX)?;
         within("user_recoveries_max", as_count(self.user_recoveries_max), COUNT_MAX)?;
@@ -76,6 +85,7 @@ impl Config {
         }
         for (key, period) in [
             ("retention", self.retention),
+            ("backlog_retention", self.backlog_retention),
             ("audit_retention", self.audit_retention),
             ("dedup_window", self.dedup_window),
         ] {

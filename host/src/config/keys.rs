@@ -423,6 +423,22 @@ pub static KEYS: &[Key] = &[
     }),
     key(
         KEEPING,
+        "backlog_retention",
+        "TIME",
+        "30d",
+        "How long deliveries wait for a disabled subscription; 0 lets them wait for ever",
+        |c, t| set(&mut c.backlog_retention, parse::period(t)),
+    ),
+    key(
+        KEEPING,
+        "max_disk_bytes",
+        "BYTES",
+        "0",
+        "The most that the data folder may have; 0 sets no limit",
+        |c, t| set(&mut c.max_disk_bytes, parse::number(t).map(|max: u64| (max > 0).then_some(max))),
+    ),
+    key(
+        KEEPING,
         "audit_retention",
         "TIME",
         "400d",

@@ -203,6 +203,11 @@ pub struct Config {
     pub user_modules_max: u32,
     /// How long events are kept; `None` keeps them for ever. Default 30 days.
     pub retention: Option<Duration>,
+    /// How long deliveries wait for a disabled subscription; `None` lets them wait for ever. Default 30 days.
+    pub backlog_retention: Option<Duration>,
+    /// The most bytes that the data folder may have; `None` (the default) for as many as the disk has. At the limit, events
+    /// that nothing waits for go, oldest first, and then no event is accepted.
+    pub max_disk_bytes: Option<u64>,
     /// How long the audit is kept; `None` keeps it for ever. Default 400 days.
     pub audit_retention: Option<Duration>,
     /// How long a second event with the same source and id is answered with the first's id; `None` (the default)
@@ -313,6 +318,8 @@ impl Default for Config {
             user_tokens_max: 100,
             user_modules_max: 1000,
             retention: Some(Duration::from_secs(30 * 24 * 60 * 60)),
+            backlog_retention: Some(Duration::from_secs(30 * 24 * 60 * 60)),
+            max_disk_bytes: None,
             audit_retention: Some(Duration::from_secs(400 * 24 * 60 * 60)),
             dedup_window: None,
             shutdown_grace: Duration::from_secs(10),

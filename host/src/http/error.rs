@@ -180,6 +180,9 @@ impl ApiError {
     }
 }
 
+/// When to try again where the data folder is full.
+const FULL_RETRY_SECONDS: &str = "60";
+
 /// The longest detail and the longest pointer of a response, in bytes. They repeat names from the request,
 /// which may be as long as its body.
 const TEXT_BYTES_MAX: usize = 4 * 1024;
@@ -416,6 +419,10 @@ impl From<intake::Error> for ApiError {
             intake::Error::TooMuch { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
             intake::Error::Busy { .. } | intake::Error::Behind { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+            }
+            intake::Error::Full { .. } => {
+                let wait = HeaderValue::from_static(FULL_RETRY_SECONDS);
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()).with(header::RETRY_AFTER, wait)
             }
             intake::Error::Log { source } => source.into(),
         }

@@ -9,6 +9,7 @@ mod body;
 mod browsers;
 mod coding;
 mod connection;
+mod database;
 mod deliveries;
 mod dispatch;
 mod docs;
@@ -318,6 +319,7 @@ fn routes() -> Routes {
         )
         .route("/sessions/{id}", [delete(READ, sessions::end)])
         .route("/audit", [get(ADMIN, audit::list)])
+        .route("/db/compact", [post(ADMIN, database::compact)])
         .route("/.well-known/jwks.json", [get(ANYONE, jwks::read)])
         .route("/openapi.json", [get(ANYONE, openapi::read)])
         .route("/docs", [get(ANYONE, docs::index)])

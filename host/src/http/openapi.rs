@@ -19,8 +19,8 @@ use waypost_api::v1;
 use super::gate::Needs;
 use super::static_body::StaticBody;
 use super::{
-    audit, deliveries, dispatch, docs, dry_run, eventmatch, events, health, jobs, jwks, me, module, plugins,
-    receive, recover, routes, scriptlog, sessions, tail, tasks, tokens,
+    audit, database, deliveries, dispatch, docs, dry_run, eventmatch, events, health, jobs, jwks, me, module,
+    plugins, receive, recover, routes, scriptlog, sessions, tail, tasks, tokens,
 };
 
 /// The description before [`document`] completes it.
@@ -83,6 +83,7 @@ use super::{
         sessions::end_own,
         sessions::end,
         audit::list,
+        database::compact,
         jwks::read,
         health::healthz,
         health::readyz,

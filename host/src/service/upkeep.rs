@@ -40,6 +40,8 @@ const FORGET_AT_ONCE: usize = 256;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retention {
     pub(super) events: Option<Duration>,
+    /// What waits for disabled subscriptions.
+    pub(super) backlog: Option<Duration>,
     pub(super) audit: Option<Duration>,
 }
 
@@ -57,6 +59,9 @@ pub(super) async fn run(
             store.share().gained(HashSlot::FIRST).await;
             if let Some(now) = calendar.now() {
                 keep(now, &data).await;
+                if let Some(retention) = retention.backlog {
+                    expire(&store, now, retention).await;
+                }
                 if let Some(retention) = retention.events {
                     purge(&store, now, retention).await;
                 }
@@ -124,15 +129,33 @@ async fn keep(now: Timestamp, data: &Path) {
     }
 }
 
+/// Gives up what has waited for disabled subscriptions for too long.
+async fn expire(store: &Store, now: Timestamp, retention: Duration) {
+    let Ok(before) = now.checked_sub(retention) else { return };
+    let expired = async {
+        let mut expired = 0;
+        for recipient in store.recipients_with_backlog().await? {
+            expired += store.expire_backlog(recipient, before).await?;
+        }
+        Ok::<_, waypost_store::Error>(expired)
+    };
+    match expired.await {
+        Ok(0) => {}
+        Ok(expired) => {
+            tracing::info!(expired, "what has waited for disabled subscriptions for too long is given up")
+        }
+        Err(error) => tracing::warn!(%error, "what waits for disabled subscriptions stays for now"),
+    }
+}
+
 /// Removes events past their retention.
 async fn purge(store: &Store, now: Timestamp, retention: Duration) {
     let Ok(before) = now.checked_sub(retention) else { return };
-    match store.purge(Purge::Expired(before), None).await {
-        Ok(purged) if purged.purged > 0 || purged.expired > 0 => {
-            let PurgeReport { purged, kept, expired } = purged;
-            tracing::info!(purged, kept, expired, "events past their retention are removed");
+    match store.purge(Purge::Before(before), None).await {
+        Ok(PurgeReport { purged: 0, .. }) => {}
+        Ok(PurgeReport { purged, kept }) => {
+            tracing::info!(purged, kept, "events past their retention are removed");
         }
-        Ok(_) => {}
         Err(error) => tracing::warn!(%error, "events past their retention stay for now"),
     }
 }

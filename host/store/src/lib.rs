@@ -351,8 +351,8 @@ pub enum Purge {
     Events(Vec<EventId>),
     /// Everything received before this time.
     Before(Timestamp),
-    /// The same, past its retention: deliveries that have been pending since before this time for disabled
-    /// subscriptions are given up, and do not keep their events.
+    /// The same, after what has waited for disabled subscriptions since before this time is given up. Journals of older
+    /// versions have it; see [`Store::expire_backlog`].
     Expired(Timestamp),
 }
 
@@ -363,8 +363,23 @@ pub struct PurgeReport {
     pub purged: u64,
     /// Events that are kept because they have an open delivery.
     pub kept: u64,
-    /// Deliveries of disabled subscriptions that are given up.
-    pub expired: u64,
+}
+
+/// How much of the disk the store's file takes, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUse {
+    /// What it takes; none if it is in memory.
+    pub file: u64,
+    /// About what it would take if it held nothing but what is there: an estimate that leaves out the engine's own part.
+    pub live: u64,
+}
+
+impl DiskUse {
+    /// Returns how much of the file is not needed: what giving room back would give, in bytes. A third of what is there is the
+    /// engine's own.
+    pub fn spare(self) -> u64 {
+        self.file.saturating_sub(self.live + self.live / 3)
+    }
 }
 
 /// Which part of the log to read next, oldest first.

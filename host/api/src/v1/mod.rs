@@ -38,7 +38,7 @@ pub use plugin_run::{LogLevel, LogLine, PluginRun, PluginVerdict};
 pub use problem::{Problem, ProblemPart};
 pub use recovery::{Mark, NewRecovery, Recovery, RecoveryState};
 pub use run::{FetchSummary, HandlerRun, Phase, Program, Progress, Start, StartFrom, Stream, Upload};
-pub use service::{Health, Jwk, Jwks, Ready};
+pub use service::{Compaction, Health, Jwk, Jwks, Ready};
 pub use subscription::{
     Algorithm, Auth, AuthBasic, AuthHeader, AuthKind, AuthOAuth2, BreakerState, Certificate, ClientAuth,
     ContentMode, ContentType, EventFormat, Fifo, FilterDialect, Handshake, NewSubscription,

@@ -19,6 +19,15 @@ pub struct Ready {
     pub damaged_records: Option<u64>,
 }
 
+/// The database gave room back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Compaction {
+    /// How many bytes of the disk its file took.
+    pub before: u64,
+    /// How many it takes now.
+    pub after: u64,
+}
+
 /// The public keys with which this service signs (RFC 7517).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Jwks {

@@ -7,6 +7,7 @@
 mod accept;
 mod bury;
 mod cancel;
+mod expire;
 mod freeze;
 mod job;
 mod purge;
@@ -37,7 +38,8 @@ use super::plugin_data::PluginData;
 use super::record::Batch;
 use super::registry::Registry;
 use super::schema::{
-    DEDUP_WINDOW_KEY, LEAD_KEY, MATCHING_KEY, MILLIS_KEY, MetaTable, POSITION_KEY, Tables, USER_BYTES_KEY,
+    DEDUP_WINDOW_KEY, LEAD_KEY, LOG_BYTES_KEY, MATCHING_KEY, MILLIS_KEY, MetaTable, POSITION_KEY, Tables,
+    USER_BYTES_KEY,
 };
 use super::tail::NewRow;
 use super::usage::{Kind, Totals, of_entry, of_row};
@@ -46,6 +48,7 @@ use crate::{CountLimits, Position, Rendering, StoredSubscription, Wake};
 use waypost_domain::{Entry, RecipientId, SubscriptionId};
 
 pub(super) use bury::bury_stranded;
+pub(super) use expire::WAITING as WAITING_STATES;
 pub(super) use subscriptions::referred;
 
 /// The changes to publish to the rest of the store after the commit.
@@ -167,6 +170,10 @@ impl<'a, 'txn> Apply<'a, 'txn> {
                 return Ok(recover::begin(self, recovery, *limits)?.map(Value::Flag));
             }
             Op::BeginJob { job, limits } => return Ok(job::begin(self, job, *limits)?.map(Value::Flag)),
+            Op::ExpireBacklog(request) => {
+                let (expired, next) = expire::expire(self, request)?;
+                Value::Expired(expired, next)
+            }
             Op::AdvanceJob(request) => Value::Job(job::advance(self, request)?.map(Box::new)),
             Op::Redeliver(redelivery) => Value::Flag(redeliver::redeliver(self, redelivery)?),
             Op::Recover(request) => Value::Recovery(recover::recover(self, request)?.map(Box::new)),
@@ -233,6 +240,7 @@ impl<'a, 'txn> Apply<'a, 'txn> {
             self.meta.insert(MILLIS_KEY, millis)?;
         }
         self.note_lead()?;
+        self.note_bytes()?;
         let Self { position, log, new_rows, deliveries, woken, registry, settings, accounts, access, .. } =
             self;
         Ok(Effects {
@@ -250,6 +258,16 @@ impl<'a, 'txn> Apply<'a, 'txn> {
             tokens: access.changed,
             ended_minutes: deliveries.ended_minutes,
         })
+    }
+
+    /// Notes how much the log and the history have grown.
+    fn note_bytes(&mut self) -> Result<(), Fault> {
+        let grown = self.log.grown + self.history.grown;
+        if grown != 0 {
+            let before = self.meta.get(LOG_BYTES_KEY)?.map_or(0, |bytes| bytes.value());
+            self.meta.insert(LOG_BYTES_KEY, before.saturating_add_signed(grown))?;
+        }
+        Ok(())
     }
 
     /// Wakes a recipient after the commit.

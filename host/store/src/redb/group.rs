@@ -9,7 +9,7 @@ use super::damage::DeadRow;
 use super::record;
 use crate::{
     Accepted, Arrival, CountLimits, DELIVERY_BYTES, Error, JobStep, Module, Position, Purge, PurgeReport,
-    Put, Quota, Release, Rendering, Settlement, Step,
+    Put, Quota, Release, Rendering, Settlement, Step, StoredState,
 };
 use waypost_domain::job::{Job, Kind};
 use waypost_domain::{
@@ -101,6 +101,7 @@ pub(super) enum Op {
         matched_at: Position,
         key: u128,
     },
+    ExpireBacklog(ExpireBacklog),
 }
 
 /// An operation that somebody answers for.
@@ -184,6 +185,7 @@ impl Op {
                 Self::TokensUsed(uses) => uses.len() * size_of::<(TokenId, Timestamp)>(),
                 Self::Audited(audited) => audited.op.size() + record::encode_audit(&audited.entry).len(),
                 Self::AdvanceJob(_)
+                | Self::ExpireBacklog(_)
                 | Self::Purge { .. }
                 | Self::CancelPending { .. }
                 | Self::RemoveModule { .. }
@@ -212,6 +214,7 @@ impl Op {
             Self::Audited(audited) => audited.op.is_asked_for(),
             Self::Recover(_)
             | Self::AdvanceJob(_)
+            | Self::ExpireBacklog(_)
             | Self::Purge { .. }
             | Self::CancelPending { .. }
             | Self::Forget { .. }
@@ -242,6 +245,18 @@ pub(super) struct Recover {
     pub(super) asked: Timestamp,
     pub(super) step: Step,
     pub(super) at: Timestamp,
+}
+
+/// A request to give up what waits for a disabled subscription, in one state, since before a time: at most so many rows, of
+/// the events from one on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct ExpireBacklog {
+    pub(super) recipient: RecipientId,
+    pub(super) state: StoredState,
+    pub(super) before: Timestamp,
+    pub(super) from: EventId,
+    pub(super) at: Timestamp,
+    pub(super) rows: u32,
 }
 
 /// A request to advance a job.
@@ -292,6 +307,8 @@ pub(super) enum Value {
     Flag(bool),
     /// And where the purge goes on, if it is not over.
     PurgeReport(PurgeReport, Option<EventId>),
+    /// How many deliveries were given up, and where to go on, if it is not over.
+    Expired(u64, Option<EventId>),
     Recovery(Option<Box<Recovery>>),
     Job(Option<Box<Job>>),
     Forgotten(Vec<SubscriptionId>),
@@ -308,7 +325,8 @@ impl Value {
             Self::Flag(done) => *done,
             Self::Recovery(found) => found.is_some(),
             Self::Job(found) => found.is_some(),
-            Self::PurgeReport(report, _) => report.purged + report.expired > 0,
+            Self::PurgeReport(report, _) => report.purged > 0,
+            Self::Expired(expired, _) => *expired > 0,
             Self::Accepted(_) | Self::Unit | Self::Forgotten(_) => true,
         }
     }
@@ -331,6 +349,11 @@ impl Value {
     pub(super) fn purge_report(self) -> (PurgeReport, Option<EventId>) {
         let Self::PurgeReport(report, next) = self else { unreachable!("a purge returns a report") };
         (report, next)
+    }
+
+    pub(super) fn expired(self) -> (u64, Option<EventId>) {
+        let Self::Expired(expired, next) = self else { unreachable!("an expiry returns a number") };
+        (expired, next)
     }
 
     pub(super) fn recovery(self) -> Option<Recovery> {

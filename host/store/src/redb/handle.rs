@@ -17,6 +17,7 @@ use super::migrate;
 use super::open_error::{OpenError, open_error};
 use super::record;
 use super::rewrite::rewrite;
+use super::room;
 use super::schema::{self, SCHEMA_KEY, SCHEMA_VERSION, Tables};
 use crate as store;
 use waypost_runtime::durable;
@@ -184,6 +185,28 @@ impl Handle {
             let quick_repair = durability == Durability::Now && self.wants_quick_repair();
             commit(database, durability, quick_repair, write)
         };
+        self.mended(result)
+    }
+
+    /// Moves what is in the file to its beginning, and cuts off the rest. Nobody else reads or writes meanwhile. A process that
+    /// is killed in the middle leaves a file that the next start repairs.
+    pub(super) fn compact(&self) -> Result<(), Fault> {
+        self.reopen()?;
+        let result = {
+            let mut guard = self.database.write().unwrap_or_else(PoisonError::into_inner);
+            let database = guard.as_mut().ok_or_else(|| Fault::Closed("the file is closed".to_owned()))?;
+            database.compact().map(drop).map_err(Fault::from)
+        };
+        self.mended(result)
+    }
+
+    /// Returns how many bytes of the disk the file takes; none if it is in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        room::bytes_on_disk(&self.path)
+    }
+
+    /// Opens the file again after an error of the storage engine.
+    fn mended<T>(&self, result: Result<T, Fault>) -> Result<T, Fault> {
         if matches!(&result, Err(Fault::Redb(_))) {
             // Dropping the database waits for readers, whose transactions are short.
             drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());

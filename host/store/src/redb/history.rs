@@ -13,6 +13,7 @@ use super::log::{BATCHES, batch_of};
 use super::pieces::{self, PIECES, PiecesTable};
 use super::read::{Reader, readable};
 use super::record::{self, Batch, HistoryRecord};
+use super::usage::signed;
 use crate::{EventHistory, FailedFilter, LoggedEvent, Range};
 use waypost_domain::{Entry, EventId, RecipientId};
 
@@ -32,11 +33,13 @@ pub(super) struct History<'a, 'txn> {
     table: &'a mut HistoryTable<'txn>,
     marks: &'a Marks,
     new: BTreeMap<u128, Vec<HistoryRecord>>,
+    /// By how many bytes the history has grown.
+    pub(super) grown: i64,
 }
 
 impl<'a, 'txn> History<'a, 'txn> {
     pub(super) fn new(table: &'a mut HistoryTable<'txn>, marks: &'a Marks) -> Self {
-        Self { table, marks, new: BTreeMap::new() }
+        Self { table, marks, new: BTreeMap::new(), grown: 0 }
     }
 
     /// Adds an entry of a delivery.
@@ -58,6 +61,7 @@ impl<'a, 'txn> History<'a, 'txn> {
             for (sequence, row) in (next..).zip(rows(&records)) {
                 let record = record::encode_history(row);
                 let row = pieces::write(pieces, &record, inline_max(row), None)?;
+                self.grown += signed(record.len() as u64);
                 self.table.insert((batch, sequence), &*row)?;
             }
         }
@@ -77,7 +81,9 @@ impl<'a, 'txn> History<'a, 'txn> {
         })?;
         let whole = (batch, 0)..=(batch, u64::MAX);
         for row in self.table.range(whole.clone())? {
-            pieces::remove(pieces, row?.1.value())?;
+            let row = row?.1;
+            pieces::remove(pieces, row.value())?;
+            self.grown -= signed(pieces::bytes(row.value()));
         }
         self.table.retain_in(whole, |_, _| false)?;
         Ok(())

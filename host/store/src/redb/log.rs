@@ -10,10 +10,12 @@ use redb::{ReadableTable, StorageError, Table};
 use super::damage::{self, Marks};
 use super::handle::Fault;
 use super::ids;
+use super::pieces::{self, INLINE_MAX};
 use super::read::Reader;
 use super::record::{self, Batch};
 use super::schema::{LEAD_KEY, META, MILLIS_KEY, tables};
 use super::text::Text;
+use super::usage::signed;
 use crate::{Arrival, Forward, LoggedEvent};
 use waypost_domain::EventId;
 use waypost_domain::recovery::Mark;
@@ -23,6 +25,8 @@ tables! {
     LogTables {
         /// First event id of a batch → the events of the batch. Written by accept; again only when one of them is purged.
         BATCHES as batches = "batches": u128 => &'static [u8];
+        /// The records of batches that are larger than a page, in [`pieces`].
+        BATCH_PIECES as pieces = "batch_pieces": (u64, u32) => &'static [u8];
         /// `source`, a NUL, and the producer's `id` → the event first logged with them. Only with a dedup window.
         SEEN as seen = "seen": Text => u128;
         /// Event → its key in [`SEEN`], so that the oldest are dropped first.
@@ -104,17 +108,19 @@ pub(super) struct Log<'a, 'txn> {
     pub(super) new: Vec<(u128, Batch)>,
     /// Batches that have changed on disk.
     pub(super) changed: Vec<u128>,
+    /// By how many bytes the batches have grown.
+    pub(super) grown: i64,
 }
 
 impl<'a, 'txn> Log<'a, 'txn> {
     pub(super) fn new(tables: &'a mut LogTables<'txn>, marks: &'a Marks) -> Self {
-        Self { tables, marks, new: Vec::new(), changed: Vec::new() }
+        Self { tables, marks, new: Vec::new(), changed: Vec::new(), grown: 0 }
     }
 
     /// Appends a batch.
     pub(super) fn append(&mut self, key: u128, batch: &[LoggedEvent]) -> Result<(), Fault> {
         let record = record::encode_batch(batch.iter().map(Some), &[]);
-        self.tables.batches.insert(key, record.as_slice())?;
+        self.write(key, &record, None)?;
         // The bodies of the copy in memory share this buffer, so that no receive buffer is kept alive.
         let copy = record::decode_new_batch(&record.into()).map_err(Fault::damaged("batches"))?;
         self.new.push((key, copy));
@@ -163,11 +169,24 @@ impl<'a, 'txn> Log<'a, 'txn> {
     /// Reads a batch; one that is not there has no events.
     pub(super) fn batch(&self, key: u128) -> Result<Batch, Fault> {
         let Some(row) = self.tables.batches.get(key)? else { return Ok(Batch::default()) };
-        let read = record::decode_batch(&Bytes::copy_from_slice(row.value()));
+        let record = damage::apart(pieces::read(&self.tables.pieces, row.value()))?;
+        let read = record.and_then(|record| record::decode_batch(&Bytes::from(record.into_owned())));
         read.map_err(|reason| {
             self.marks.mark("batches", key, &reason);
             Fault::Damaged { table: "batches", reason }
         })
+    }
+
+    /// Writes the record of a batch, whose row is `before` now.
+    fn write(&mut self, key: u128, record: &[u8], before: Option<&[u8]>) -> Result<(), Fault> {
+        let row = pieces::write(&mut self.tables.pieces, record, INLINE_MAX, before)?;
+        self.tables.batches.insert(key, &*row)?;
+        self.grown += signed(record.len() as u64) - before.map_or(0, |before| signed(pieces::bytes(before)));
+        Ok(())
+    }
+
+    fn row(&self, key: u128) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.tables.batches.get(key)?.map(|row| row.value().to_vec()))
     }
 
     /// Returns the key of the batch that holds an event, if any does.
@@ -216,13 +235,18 @@ impl<'a, 'txn> Log<'a, 'txn> {
             return self.remove(key);
         }
         let record = record::encode_batch(batch.iter().map(Option::as_deref), &batch.damaged);
-        self.tables.batches.insert(key, record.as_slice())?;
+        let before = self.row(key)?;
+        self.write(key, &record, before.as_deref())?;
         self.changed.push(key);
         Ok(())
     }
 
     /// Removes a batch.
     pub(super) fn remove(&mut self, key: u128) -> Result<(), Fault> {
+        if let Some(row) = self.row(key)? {
+            pieces::remove(&mut self.tables.pieces, &row)?;
+            self.grown -= signed(pieces::bytes(&row));
+        }
         self.tables.batches.remove(key)?;
         self.changed.push(key);
         Ok(())

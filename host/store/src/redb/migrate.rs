@@ -1,6 +1,7 @@
 //! Making the tables of deliveries of a file that has none: schema versions 1 and 2, in which a delivery's state followed
 //! from its history and its row among first attempts or retries. Files of version 3 have secrets in plain. Files up to
-//! version 4 have no list of what waits by state, and no numbers of first attempts.
+//! version 4 have no list of what waits by state, and no numbers of first attempts; up to version 5, no number of the log's
+//! bytes.
 //!
 //! It all happens in one transaction: of a copy ([`super::rewrite`]), or of the file itself if its secrets are sealed. A
 //! migration that is killed leaves the file as it was, and starts over.
@@ -20,6 +21,7 @@ use super::ids::millis;
 use super::modules::Modules;
 use super::record::{self, Batch, Origin, RetryRecord, Waiting, Why, event_id};
 use super::rewrite::Copy;
+use super::room;
 use super::schema::{META, MILLIS_KEY, SCHEMA_KEY, SCHEMA_VERSION, Tables};
 use crate::{Position, StoredState};
 use waypost_domain::{Entry, Outcome};
@@ -32,6 +34,8 @@ const DELIVERIES: u64 = 3;
 pub(super) const SEALED: u64 = 4;
 /// The first version that lists what waits by state.
 const BY_STATE: u64 = 5;
+/// The first version that counts the bytes of the log.
+const COUNTED: u64 = 6;
 /// How often a long migration says how far it is.
 pub(super) const TELL_EVERY: Duration = Duration::from_secs(5);
 
@@ -51,6 +55,9 @@ pub(super) fn bring_up_to_date(txn: &WriteTransaction, version: u64) -> Result<(
     if version < BY_STATE {
         deliveries::index(&mut Tables::open(txn)?.deliveries)?;
     }
+    if version < COUNTED {
+        room::count(&mut Tables::open(txn)?)?;
+    }
     txn.open_table(META)?.insert(SCHEMA_KEY, SCHEMA_VERSION)?;
     Ok(())
 }
@@ -65,9 +72,9 @@ pub(super) fn deliveries(txn: &WriteTransaction) -> Result<(), Fault> {
         log.batches.iter()?.map(|row| Ok(row?.0.value())).collect::<Result<_, StorageError>>()?;
     let mut told = Instant::now();
     for (place, batch) in keys.iter().enumerate() {
-        let Some(row) = log.batches.get(batch)?.map(|row| row.value().to_vec()) else { continue };
+        let Some(row) = log.batches.get(batch)? else { continue };
         // Readers make dead letters of the pending deliveries of a batch that cannot be read.
-        let Ok(events) = record::decode_batch(&row.into()) else { continue };
+        let Ok(events) = record::decode_batch(&row.value().to_vec().into()) else { continue };
         let histories = history::of_batch(history, pieces, *batch, &marks, |_| true)?;
         migration.batch(*batch, &events, &histories)?;
         if told.elapsed() > TELL_EVERY {

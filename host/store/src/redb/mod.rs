@@ -36,6 +36,7 @@ mod record;
 mod registry;
 mod rewrite;
 mod road;
+mod room;
 mod schema;
 mod tail;
 #[cfg(test)]
@@ -66,8 +67,11 @@ use crate::{
     Position, Purge, PurgeReport, Put, Quota, ReadyPage, ReadyQuery, Release, Rendering, Settlement, Share,
     Step, Tokens, UserUsage, WakeSet,
 };
+use apply::WAITING_STATES;
 use damage::DeadRow;
-use group::{AdvanceJob, Audited, End, Op, PutSubscription, Recover, Redelivery, Settings, Value};
+use group::{
+    AdvanceJob, Audited, End, ExpireBacklog, Op, PutSubscription, Recover, Redelivery, Settings, Value,
+};
 use modules::Files;
 use open::JournalSide;
 use queue::{Haste, Queue};
@@ -121,6 +125,9 @@ pub struct Store {
     #[cfg(any(test, feature = "testing"))]
     is_simulated: bool,
 }
+
+/// How many deliveries one write gives up.
+const EXPIRED_AT_ONCE: u32 = 1_024;
 
 /// The limits of a store, and its dedup window.
 #[derive(Clone, Debug)]
@@ -253,14 +260,38 @@ impl Store {
         let mut total = PurgeReport::default();
         let mut from = Some(EventId::NIL);
         while let Some(start) = from {
-            let purge = purge.clone();
-            let op = Op::Purge { purge, from: start };
-            let (purged, next) = self.write_noting(op, note.clone()).await?.purge_report();
-            note = note.filter(|_| purged.purged + purged.expired == 0);
+            let (purged, next) = self.purge_some(purge.clone(), start, note.clone()).await?;
+            note = note.filter(|_| purged.purged == 0);
             total.purged += purged.purged;
             total.kept += purged.kept;
-            total.expired += purged.expired;
             from = next;
+        }
+        Ok(total)
+    }
+
+    /// Removes events of the next few batches, from this event on; returns where to go on, if there are more.
+    pub async fn purge_some(
+        &self,
+        purge: Purge,
+        from: EventId,
+        note: Option<AuditEntry>,
+    ) -> Result<(PurgeReport, Option<EventId>), Error> {
+        Ok(self.write_noting(Op::Purge { purge, from }, note).await?.purge_report())
+    }
+
+    /// Gives up what has waited for a disabled subscription since before a time: these become dead letters. Returns how many.
+    /// What waits for anybody else stays.
+    pub async fn expire_backlog(&self, recipient: RecipientId, before: Timestamp) -> Result<u64, Error> {
+        let mut total = 0;
+        for state in WAITING_STATES {
+            let mut from = Some(EventId::NIL);
+            while let Some(start) = from {
+                let (at, rows) = (clock::now(), EXPIRED_AT_ONCE);
+                let request = ExpireBacklog { recipient, state, before, from: start, at, rows };
+                let (expired, next) = self.write(Op::ExpireBacklog(request)).await?.expired();
+                total += expired;
+                from = next;
+            }
         }
         Ok(total)
     }

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use redb::ReadTransaction;
 
-use super::damage::Marks;
+use super::damage::{Marks, apart};
 use super::group::Settings;
 use super::handle::{Fault, Handle};
-use super::log::BATCHES;
+use super::log::{BATCH_PIECES, BATCHES};
+use super::pieces;
 use super::recent::Recent;
 use super::record::{self, Batch};
 use super::schema::{DEDUP_WINDOW_KEY, META, POSITION_KEY, USER_BYTES_KEY};
@@ -32,8 +34,8 @@ impl Reader {
         }
         let batches = txn.open_table(BATCHES)?;
         let Some(row) = batches.get(key)? else { return Ok(Arc::default()) };
-        let record = bytes::Bytes::copy_from_slice(row.value());
-        self.marked(key, record::decode_batch(&record))
+        let record = apart(pieces::read(&txn.open_table(BATCH_PIECES)?, row.value()))?;
+        self.marked(key, record.and_then(|record| record::decode_batch(&Bytes::from(record.into_owned()))))
     }
 
     /// Reads the events of a batch that `is_wanted` by place and id; the places of others may be empty. A batch that cannot be
@@ -48,7 +50,9 @@ impl Reader {
             return Ok(batch);
         }
         let Some(row) = txn.open_table(BATCHES)?.get(key)? else { return Ok(Arc::default()) };
-        let batch = readable(self.marked(key, record::decode_wanted(row.value(), is_wanted)))?;
+        let record = apart(pieces::read(&txn.open_table(BATCH_PIECES)?, row.value()))?;
+        let batch = record.and_then(|record| record::decode_wanted(&record, is_wanted));
+        let batch = readable(self.marked(key, batch))?;
         Ok(batch.unwrap_or_default())
     }
 
@@ -103,5 +107,5 @@ pub(super) fn position(txn: &ReadTransaction) -> Result<Position, Fault> {
 
 /// Returns what was read; `None` where a record is damaged, which has been marked: the others can be shown.
 pub(super) fn readable<T>(read: Result<T, Fault>) -> Result<Option<T>, Fault> {
-    Ok(super::damage::apart(read)?.ok())
+    Ok(apart(read)?.ok())
 }

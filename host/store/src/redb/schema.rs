@@ -29,8 +29,9 @@ use super::text::Text;
 /// instead of calling its records damaged. Since 2, records end with a checksum (`record`); files of version 1 have records
 /// without one, which stay readable. Since 3, tables say where each delivery stands; `migrate` makes them of older files.
 /// Since 4, secrets are sealed; `rewrite` copies older files, so that no page of them is left. Since 5, what waits is
-/// listed by state, and first attempts are counted with the others.
-pub(super) const SCHEMA_VERSION: u64 = 5;
+/// listed by state, and first attempts are counted with the others. Since 6, large batches lie in pieces, and the bytes of the
+/// log are counted.
+pub(super) const SCHEMA_VERSION: u64 = 6;
 /// See [`SCHEMA_VERSION`].
 pub(super) const SCHEMA_KEY: &str = "schema";
 /// The number of groups of writes so far: each writes it, and has its position by it.
@@ -41,6 +42,9 @@ pub(super) const MILLIS_KEY: &str = "millis";
 /// By how many milliseconds the time in an id is after its event's receipt, at most, where that is more than
 /// [`SLACK`](super::log::SLACK): the clock was set back.
 pub(super) const LEAD_KEY: &str = "lead_millis";
+
+/// How many bytes the records of the log and of the history have.
+pub(super) const LOG_BYTES_KEY: &str = "log_bytes";
 
 /// The position of the newest change that events are matched with: a new filter, an end of one.
 pub(super) const MATCHING_KEY: &str = "matching";

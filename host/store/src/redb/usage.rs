@@ -213,6 +213,12 @@ impl Usage {
         UserUsage { bytes: self.totals(user).all(), max: self.max() }
     }
 
+    /// Returns what is kept for all users, but for the history.
+    pub(super) fn without_history(&self) -> u64 {
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.values().map(|totals| totals.all().saturating_sub(totals.history())).sum()
+    }
+
     /// Returns the most that may be kept for a user.
     pub(super) fn max(&self) -> u64 {
         self.max.load(Ordering::Relaxed)
@@ -247,6 +253,6 @@ impl Usage {
     }
 }
 
-fn signed(bytes: u64) -> i64 {
+pub(super) fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }

@@ -1,24 +1,20 @@
-//! Removing events from the log, a few batches in each transaction. Pending deliveries of disabled subscriptions wait, but do
-//! not keep their events for ever.
+//! Removing events from the log, a few batches in each transaction. An event with a delivery that waits stays.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Apply;
-use crate::redb::deliveries::{DeliveryKey, Stand};
+use super::{Apply, expire};
+use crate::redb::deliveries::DeliveryKey;
 use crate::redb::handle::Fault;
 use crate::redb::record::{self, Batch};
 use crate::redb::usage::{self, Kind};
 use crate::redb::{damage, ids, log};
-use crate::{LoggedEvent, Purge, PurgeReport, StoredState};
-use waypost_domain::{Attempt, Entry, EventId, Outcome};
+use crate::{LoggedEvent, Purge, PurgeReport};
+use waypost_domain::EventId;
 
 /// The most batches that one transaction reads, so that accepts do not wait long for the writer.
 const BATCHES_AT_ONCE: usize = 16;
-/// After giving up this many deliveries, a transaction reads no further batch.
-const EXPIRED_AT_ONCE: u64 = 4_096;
 
 /// Purges from batch `from` on; returns what was done and where to go on, if there is more.
 pub(super) fn purge(
@@ -38,7 +34,7 @@ pub(super) fn purge(
     let next = (keys.len() > BATCHES_AT_ONCE).then(|| record::event_id(keys[BATCHES_AT_ONCE]));
     keys.truncate(BATCHES_AT_ONCE);
     let mut purged = PurgeReport::default();
-    for (place, key) in keys.iter().enumerate() {
+    for key in &keys {
         let meant = match damage::apart(apply.log.batch(*key))? {
             Ok(batch) => purge_batch(apply, *key, batch, purge, *key < end, &mut purged)?,
             // A batch that cannot be read is purged once it is old enough.
@@ -48,11 +44,6 @@ pub(super) fn purge(
         // therefore ends at the first batch without a match that cannot have one.
         if meant == 0 && *key >= last {
             return Ok((purged, None));
-        }
-        if purged.expired >= EXPIRED_AT_ONCE
-            && let Some(next) = keys.get(place + 1)
-        {
-            return Ok((purged, Some(record::event_id(*next))));
         }
     }
     Ok((purged, next))
@@ -83,21 +74,19 @@ fn purge_batch(
     for (index, place) in (0u32..).zip(batch.iter_mut()) {
         let Some(logged) = place.as_deref().filter(|logged| is_meant(purge, logged)) else { continue };
         let keys = keys_of(apply, key, index, logged)?;
-        let mut open = Vec::new();
+        let mut is_open = false;
         for key in &keys {
-            // A record that cannot be read is no reason to keep the event.
-            if let Ok(Some(stand)) = damage::apart(apply.deliveries.stand(*key))?
-                && !stand.is_final()
+            if let Purge::Expired(time) = purge
+                && apply.registry.is_disabled(key.recipient)?
             {
-                open.push((*key, stand));
+                expire::give_up(apply, *key, *time, apply.now)?;
             }
+            // A record that cannot be read is no reason to keep the event.
+            let stand = damage::apart(apply.deliveries.stand(*key))?.ok().flatten();
+            is_open |= stand.is_some_and(|stand| !stand.is_final());
         }
-        let expired = match purge {
-            Purge::Expired(time) => expire(apply, &open, logged.received, *time)?,
-            Purge::Before(_) | Purge::Events(_) => 0,
-        };
-        purged.expired += expired as u64;
-        if open.len() > expired {
+        apply.write_history()?;
+        if is_open {
             purged.kept += 1;
         } else {
             remove_deliveries(apply, &keys)?;
@@ -183,29 +172,6 @@ fn remove_history(apply: &mut Apply<'_, '_>, key: u128) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Gives up those of an event's open deliveries that have been pending since before `time` for disabled
-/// subscriptions; returns how many these are.
-fn expire(
-    apply: &mut Apply<'_, '_>,
-    open: &[(DeliveryKey, Stand)],
-    received: Timestamp,
-    time: Timestamp,
-) -> Result<usize, Fault> {
-    let mut expired = 0;
-    for (key, stand) in open {
-        let pending_since = stand.origin().asked.unwrap_or(received);
-        if pending_since >= time || !apply.registry.is_disabled(key.recipient)? {
-            continue;
-        }
-        apply.deliveries.leave(*key)?;
-        apply.history.add(*key, given_up(stand, apply.now));
-        apply.deliveries.end(*key, StoredState::Dead, stand.origin().was_allowed)?;
-        expired += 1;
-    }
-    apply.write_history()?;
-    Ok(expired)
-}
-
 /// Tells whether a purge covers all events before a time, including those that cannot be read.
 fn is_by_time(purge: &Purge) -> bool {
     match purge {
@@ -219,15 +185,4 @@ fn is_meant(purge: &Purge, logged: &LoggedEvent) -> bool {
         Purge::Events(events) => events.contains(&logged.id),
         Purge::Before(time) | Purge::Expired(time) => logged.received < *time,
     }
-}
-
-fn given_up(stand: &Stand, at: Timestamp) -> Entry {
-    let number = match stand {
-        Stand::Waiting(waiting) => waiting.progress.failed,
-        Stand::First | Stand::Ended(_) => 0,
-    };
-    let reason = "expired: its subscription is disabled, and it has waited for longer than events are kept (the setting \
-                  retention)";
-    let outcome = Outcome::Dead { reason: reason.to_owned() };
-    Entry::Attempt(Attempt { number, at, took: Duration::ZERO, policy: None, target: None, outcome })
 }

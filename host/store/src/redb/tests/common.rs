@@ -235,6 +235,6 @@ pub(in crate::redb) async fn listed(store: &Store, range: Range) -> Vec<EventId>
 }
 
 pub(in crate::redb) async fn purge(store: &Store, purge: Purge) -> (u64, u64) {
-    let PurgeReport { purged, kept, expired: _ } = store.purge(purge, None).await.unwrap();
+    let PurgeReport { purged, kept } = store.purge(purge, None).await.unwrap();
     (purged, kept)
 }

@@ -14,7 +14,7 @@ use super::super::deliveries::{
 use super::super::group::{AdvanceJob, End, Group, Op, Redelivery};
 use super::super::handle::{Durability, Fault, Handle};
 use super::super::history::HISTORY;
-use super::super::log::{BATCHES, SEEN, SEEN_KEYS, SEEN_KEYS_ORDER, SEEN_ORDER};
+use super::super::log::{BATCH_PIECES, BATCHES, SEEN, SEEN_KEYS, SEEN_KEYS_ORDER, SEEN_ORDER};
 use super::super::modules::{Files, MODULES, REFERRING};
 use super::super::pieces::PIECES;
 use super::super::plugin_data::{PREPARED, STATE};
@@ -210,6 +210,7 @@ pub(super) fn dump(handle: &Handle) -> Vec<String> {
             MEMBERS,
             REFERRING,
             BATCHES,
+            BATCH_PIECES,
             HISTORY,
             FRESH,
             WAITING,

@@ -1,6 +1,7 @@
-//! The pending deliveries of a disabled subscription keep their events for as long as any other, and no longer.
+//! What waits for a disabled subscription ends after a while, and keeps no events any more.
 
 use super::*;
+use crate::StoredState;
 use waypost_domain::{Activity, Subscription};
 
 async fn subscribe(store: &Store, id: u128, activity: Activity) -> Subscription {
@@ -15,13 +16,16 @@ fn disabled() -> Activity {
     Activity::Disabled { since: Timestamp::MAX, error: None }
 }
 
-async fn expire(store: &Store, time: Timestamp) -> PurgeReport {
-    store.purge(Purge::Expired(time), None).await.unwrap()
+/// Gives up what has waited since before a time, and removes the events that nothing waits for; returns how many deliveries
+/// and events that were.
+async fn expire(store: &Store, id: u128, time: Timestamp) -> (u64, u64) {
+    let expired = store.expire_backlog(sub(id), time).await.unwrap();
+    (expired, purge(store, Purge::Before(Timestamp::MAX)).await.0)
 }
 
 /// One disabled subscription kept every event of its pending deliveries, and the disk filled.
 #[tokio::test]
-async fn what_has_waited_for_longer_than_the_retention_is_given_up_and_its_event_goes() {
+async fn what_has_waited_for_too_long_is_given_up_and_its_event_goes() {
     let (folder, store) = fresh();
     subscribe(&store, 1, disabled()).await;
     let first = accept(&store, "never tried", &[sub(1)]).await;
@@ -29,13 +33,9 @@ async fn what_has_waited_for_longer_than_the_retention_is_given_up_and_its_event
     let waiting = ready(&store, sub(1)).await.first_attempts;
     assert!(store.freeze(counting(sub(1), &waiting[1], 1)).await.unwrap());
     settle(&store, sub(1), &PendingDelivery { rendered: true, ..waiting[1].clone() }, retry(after(1))).await;
-    assert_eq!(
-        expire(&store, waiting[0].event.received).await,
-        PurgeReport::default(),
-        "not before its time"
-    );
-    assert_eq!(purge(&store, Purge::Before(Timestamp::MAX)).await, (0, 2), "only retention does that");
-    assert_eq!(expire(&store, clock::now()).await, PurgeReport { purged: 2, kept: 0, expired: 2 });
+    assert_eq!(purge(&store, Purge::Before(Timestamp::MAX)).await, (0, 2), "a purge keeps what waits");
+    assert_eq!(expire(&store, 1, waiting[0].event.received).await, (0, 0), "not before its time");
+    assert_eq!(expire(&store, 1, Timestamp::MAX).await, (2, 2));
     for store in [&store, &crashed(folder.path()).1] {
         assert!(listed(store, ALL).await.is_empty());
         assert!(store.recipients_with_backlog().await.unwrap().is_empty());
@@ -60,9 +60,11 @@ async fn others_keep_their_deliveries_and_the_history_tells_of_the_dead_letter()
     settle(&store, sub(1), &tried, dead()).await;
     let lately = clock::now();
     store.redeliver(asked, vec![sub(1)], "ann".to_owned(), lately, None).await.unwrap();
-    assert_eq!(expire(&store, lately).await, PurgeReport { purged: 0, kept: 2, expired: 1 });
+    for (id, expired) in [(1, 1), (2, 0), (3, 0)] {
+        assert_eq!(expire(&store, id, lately).await, (expired, 0), "{id}");
+    }
     let State::Dead { reason } = state(&store, id, sub(1)).await else { panic!("a dead letter") };
-    assert!(reason.contains("the setting retention"), "{reason}");
+    assert!(reason.contains("the setting backlog_retention"), "{reason}");
     for id in [2, 3] {
         only(&store, sub(id)).await;
     }
@@ -71,5 +73,20 @@ async fn others_keep_their_deliveries_and_the_history_tells_of_the_dead_letter()
     assert_eq!(ready(&store, sub(1)).await.due.len(), 2, "it can be asked for again");
     let enabled = Subscription { activity: Activity::Enabled, ..first };
     store.put(enabled, Quota::Exempt).await.unwrap();
-    assert_eq!(expire(&store, Timestamp::MAX).await.expired, 0);
+    assert_eq!(expire(&store, 1, Timestamp::MAX).await.0, 0);
+}
+
+/// More than one write gives up, over several batches.
+#[tokio::test]
+async fn a_long_backlog_ends_to_the_last() {
+    let (_folder, store) = fresh();
+    subscribe(&store, 1, disabled()).await;
+    for batch in 0..5 {
+        let arrivals = (0..300).map(|place| arrival(&format!("{batch}-{place}"), &[sub(1), sub(2)]));
+        store.log(arrivals.collect()).await.unwrap();
+    }
+    assert_eq!(expire(&store, 1, Timestamp::MAX).await, (1_500, 0));
+    let counts = store.counts(sub(1)).await.unwrap();
+    assert_eq!((counts.of(StoredState::Dead), counts.total()), (1_500, 1_500));
+    assert_eq!(ready(&store, sub(2)).await.first_attempts.len(), 1_500);
 }

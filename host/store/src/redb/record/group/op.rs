@@ -11,13 +11,13 @@ use super::job::AdvanceJobRecord;
 use super::recover::RecoverRecord;
 use super::rendering::RenderingRecord;
 use crate::redb::damage::DeadRow;
-use crate::redb::group::{Audited, Op, PutSubscription, Redelivery, Settings};
+use crate::redb::group::{Audited, ExpireBacklog, Op, PutSubscription, Redelivery, Settings};
 use crate::redb::record::form::{Form, List, Nanos, forms, record};
 use crate::redb::record::{
     Error, decode_job, decode_module, decode_recovery, decode_subscription, encode_job, encode_module,
     encode_recovery, encode_subscription,
 };
-use crate::{Arrival, CountLimits, Module, Position, Purge, Quota};
+use crate::{Arrival, CountLimits, Module, Position, Purge, Quota, StoredState};
 use waypost_domain::{EventId, Job, RecipientId, Recovery, Subscription, SubscriptionId, TokenId};
 
 record! {
@@ -77,6 +77,32 @@ record! {
             matched_at: u64,
             key: u128,
         },
+        ExpireBacklog(ExpireBacklogRecord),
+    }
+}
+
+record! {
+    /// Where a delivery stands.
+    pub(super) enum StoredStateRecord of StoredState {
+        Pending,
+        Retrying,
+        Held,
+        Delivered,
+        Denied,
+        Skipped,
+        Dead,
+    }
+}
+
+record! {
+    /// A request to give up what waits for a disabled subscription.
+    pub(super) struct ExpireBacklogRecord of ExpireBacklog {
+        recipient: u128,
+        state: StoredStateRecord,
+        before: Nanos,
+        from: u128,
+        at: Nanos,
+        rows: u32,
     }
 }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use super::super::super::damage::DeadRow;
 use super::super::super::group::{
-    AdvanceJob, Audited, End, Group, Op, PutSubscription, Recover, Redelivery, Settings,
+    AdvanceJob, Audited, End, ExpireBacklog, Group, Op, PutSubscription, Recover, Redelivery, Settings,
 };
 use super::parts::{handler_run, module, plugin_run, recovery_of, renderings, whole_subscription};
 use super::*;
 use crate::journal::Ticket;
-use crate::{CountLimits, JobStep, QueuePosition, Release, Step};
+use crate::{CountLimits, JobStep, QueuePosition, Release, Step, StoredState};
 use waypost_domain::job::{Job, Kind, Scope, Work};
 use waypost_domain::recovery::{Mark, ScanProgress};
 use waypost_domain::{Action, Actor, AuditEntry, Holder, Scopes, SecretHash, Token, TokenId, Via};
@@ -198,7 +198,11 @@ fn job_ops() -> Vec<Op> {
         let (asked, at) = (nanos(1_700_000_000_000_000_002), nanos(-1));
         Op::AdvanceJob(Box::new(AdvanceJob { subscription: sub(7), kind, asked, step, at }))
     });
-    begins.chain(advances).collect()
+    let expiries = StoredState::ALL.map(|state| {
+        let (before, at) = (Timestamp::MIN, nanos(9));
+        Op::ExpireBacklog(ExpireBacklog { recipient: sub(8), state, before, from: id(6), at, rows: 300 })
+    });
+    begins.chain(advances).chain(expiries).collect()
 }
 
 /// Every end, likewise.
@@ -281,6 +285,7 @@ fn variant(op: &Op) -> usize {
         Op::BeginJob { .. } => 21,
         Op::AdvanceJob(_) => 22,
         Op::AcceptOnce { .. } => 23,
+        Op::ExpireBacklog(_) => 24,
     }
 }
 
@@ -288,7 +293,7 @@ fn variant(op: &Op) -> usize {
 fn every_operation_and_end_survives() {
     let Group { ops, ends } = every();
     let ops: Vec<_> = ops.into_iter().chain(access_ops()).chain(newer_ops()).chain(job_ops()).collect();
-    assert!(ops.iter().map(variant).collect::<BTreeSet<_>>().into_iter().eq(0..=23));
+    assert!(ops.iter().map(variant).collect::<BTreeSet<_>>().into_iter().eq(0..=24));
     let one = |op| Group { ops: vec![op], ends: Vec::new() };
     let end = |end| Group { ops: Vec::new(), ends: vec![end] };
     let groups = ops.into_iter().map(one).chain(ends.into_iter().map(end));

@@ -1,0 +1,70 @@
+//! How much of the disk the file takes, how much of that is needed, and giving back what is not.
+//!
+//! The engine reuses the pages of what was removed, and never gives them back: after a burst, a file stays as large as it ever
+//! was. [`Store::compact`] moves what is left to the beginning and cuts the rest off. Nothing else is read or written
+//! meanwhile, which takes about a second for each half gigabyte that is left (`waypost-bench`'s figures are in the manual).
+
+use std::path::Path;
+
+use redb::{ReadableTable as _, ReadableTableMetadata as _};
+
+use super::Store;
+use super::handle::Fault;
+use super::pieces;
+use super::read::Reader;
+use super::schema::{LOG_BYTES_KEY, META, Tables};
+use crate::{DiskUse, Error};
+
+/// What a row takes besides a large record: its key, a small value, and its part of the pages above.
+const ROW_BYTES: u64 = 64;
+
+impl Store {
+    /// Returns how much of the disk the file takes, and about how much it would need. Nothing is walked: both are kept.
+    pub async fn disk(&self) -> Result<DiskUse, Error> {
+        let of_users = self.usage.without_history();
+        self.read(move |reader| Ok(DiskUse { file: reader.handle.bytes(), live: live(reader, of_users)? }))
+            .await
+    }
+
+    /// Gives back what the file does not need. All reads and writes wait until it is done.
+    pub async fn compact(&self) -> Result<(), Error> {
+        self.read(|reader| reader.handle.compact()).await
+    }
+}
+
+fn live(reader: &Reader, of_users: u64) -> Result<u64, Fault> {
+    reader.handle.read(|txn| {
+        let records = txn.open_table(META)?.get(LOG_BYTES_KEY)?.map_or(0, |bytes| bytes.value());
+        let mut rows = 0;
+        for table in txn.list_tables()? {
+            rows += txn.open_untyped_table(table)?.len()?;
+        }
+        Ok(records + of_users + rows * ROW_BYTES)
+    })
+}
+
+/// Counts the records of a file whose Waypost did not.
+pub(super) fn count(tables: &mut Tables<'_>) -> Result<(), Fault> {
+    let mut bytes = 0;
+    for row in tables.log.batches.iter()? {
+        bytes += pieces::bytes(row?.1.value());
+    }
+    for row in tables.history.iter()? {
+        bytes += pieces::bytes(row?.1.value());
+    }
+    tables.meta.insert(LOG_BYTES_KEY, bytes)?;
+    Ok(())
+}
+
+/// Returns how many bytes of the disk a file takes; one that has holes is longer than that.
+#[cfg(unix)]
+pub(super) fn bytes_on_disk(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    path.metadata().map_or(0, |file| file.blocks() * 512)
+}
+
+/// Returns how many bytes of the disk a file takes.
+#[cfg(not(unix))]
+pub(super) fn bytes_on_disk(path: &Path) -> u64 {
+    path.metadata().map_or(0, |file| file.len())
+}
