@@ -36,6 +36,7 @@ mod pages;
 mod connections;
 mod crash;
 mod disk_full;
+mod disk_limit;
 mod tail;
 mod tls;
 // The writer's panic is an overflowing addition, which only a debug build checks.
