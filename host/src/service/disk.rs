@@ -56,19 +56,22 @@ impl DiskKeeper {
     }
 
     async fn round(&self, state: &mut State) -> Result<(), Error> {
-        let disk = self.store.disk().await?;
+        let mut disk = self.store.disk().await?;
         state.file.learn(disk);
         if state.is_to_compact(disk) {
             state.compacted = Some(Instant::now());
-            self.compact(disk).await?;
+            disk = self.compact(disk).await?;
             state.file = FileNeed::default();
         }
         let Some(max) = self.max else { return Ok(()) };
         state.look_beside(&self.data).await;
-        if self.used(state).await? > max {
+        if state.used(disk) > max && state.is_to_purge(disk) {
             self.make_room(state, max).await?;
         }
-        let used = self.used(state).await?;
+        let used = state.used(self.store.disk().await?);
+        if used <= max {
+            state.walked = None;
+        }
         if used > max && !state.is_full {
             tracing::warn!(
                 used,
@@ -83,24 +86,31 @@ impl DiskKeeper {
         Ok(())
     }
 
-    async fn compact(&self, before: DiskUse) -> Result<(), Error> {
+    async fn compact(&self, before: DiskUse) -> Result<DiskUse, Error> {
         let begun = Instant::now();
         self.store.compact().await?;
         let after = self.store.disk().await?;
         tracing::info!(before = before.file, after = after.file, took = ?begun.elapsed(), "the database gave room back");
-        Ok(())
+        Ok(after)
     }
 
     /// Removes events that nothing waits for, oldest first, until there is some room.
     async fn make_room(&self, state: &mut State, max: u64) -> Result<(), Error> {
-        let mut purged = 0;
+        let (mut purged, begun) = (0, Instant::now());
         loop {
             let from = state.purge_from.unwrap_or(EventId::NIL);
             let everything = Purge::Before(Timestamp::MAX);
             let (report, next) = self.store.purge_some(everything, from, None).await?;
             purged += report.purged;
             state.purge_from = next;
-            if next.is_none() || self.used(state).await? <= low(max) {
+            let disk = self.store.disk().await?;
+            if next.is_none() {
+                // All that is left waits.
+                state.walked =
+                    Some(Walked { waiting: disk.waiting, rest_until: Instant::now() + 4 * begun.elapsed() });
+                break;
+            }
+            if state.used(disk) <= low(max) {
                 break;
             }
         }
@@ -108,11 +118,6 @@ impl DiskKeeper {
             tracing::info!(purged, "events made room, oldest first (the setting max_disk_bytes)");
         }
         Ok(())
-    }
-
-    /// Returns how much of the folder is in use: room inside the file is room.
-    async fn used(&self, state: &State) -> Result<u64, Error> {
-        Ok(state.beside + state.file.of(self.store.disk().await?))
     }
 }
 
@@ -132,7 +137,17 @@ struct State {
     beside_at: Option<Instant>,
     /// Where the next purge goes on: behind what had to stay.
     purge_from: Option<EventId>,
+    /// The last purge that came to the end of the log.
+    walked: Option<Walked>,
     is_full: bool,
+}
+
+/// A purge that came to the end of the log without making enough room.
+struct Walked {
+    /// How much waited then.
+    waiting: u64,
+    /// Reading all of a large log takes a while, and most of the time is for others.
+    rest_until: Instant,
 }
 
 impl State {
@@ -142,6 +157,17 @@ impl State {
             && spare > disk.file / 4
             && disk.live <= LIVE_MAX
             && self.compacted.is_none_or(|last| last.elapsed() >= COMPACT_INTERVAL)
+    }
+
+    /// Tells whether a purge may find something: not while all waits that waited before.
+    fn is_to_purge(&self, disk: DiskUse) -> bool {
+        let is_new = |walked: &Walked| disk.waiting < walked.waiting && Instant::now() >= walked.rest_until;
+        self.walked.as_ref().is_none_or(is_new)
+    }
+
+    /// Returns how much of the folder is in use: room inside the file is room.
+    fn used(&self, disk: DiskUse) -> u64 {
+        self.beside + self.file.of(disk)
     }
 
     async fn look_beside(&mut self, data: &Path) {
@@ -196,7 +222,7 @@ mod tests {
     const MIB: u64 = 1024 * 1024;
 
     fn disk(file: u64, live: u64) -> DiskUse {
-        DiskUse { file: file * MIB, live: live * MIB }
+        DiskUse { file: file * MIB, live: live * MIB, waiting: 0 }
     }
 
     #[test]
@@ -222,6 +248,19 @@ mod tests {
         assert!(!state.is_to_compact(disk(400, 150)));
         tokio::time::advance(COMPACT_INTERVAL).await;
         assert!(state.is_to_compact(disk(400, 150)));
+    }
+
+    /// A full folder was read from its beginning to its end every second, while all in it waited.
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_is_not_looked_for_again_and_again() {
+        let waiting = |waiting| DiskUse { waiting, ..disk(1, 1) };
+        let mut state = State::default();
+        assert!(state.is_to_purge(waiting(7)));
+        let rest_until = Instant::now() + Duration::from_secs(9);
+        state.walked = Some(Walked { waiting: 7, rest_until });
+        assert!(!state.is_to_purge(waiting(6)), "it has just been read");
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(!state.is_to_purge(waiting(7)) && state.is_to_purge(waiting(6)));
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub(super) async fn run(
             if let Some(now) = calendar.now() {
                 keep(now, &data).await;
                 if let Some(retention) = retention.backlog {
-                    expire(&store, now, retention).await;
+                    expire(&store, &directory, now, retention).await;
                 }
                 if let Some(retention) = retention.events {
                     purge(&store, now, retention).await;
@@ -130,11 +130,14 @@ async fn keep(now: Timestamp, data: &Path) {
 }
 
 /// Gives up what has waited for disabled subscriptions for too long.
-async fn expire(store: &Store, now: Timestamp, retention: Duration) {
+async fn expire(store: &Store, directory: &Directory, now: Timestamp, retention: Duration) {
     let Ok(before) = now.checked_sub(retention) else { return };
     let expired = async {
         let mut expired = 0;
-        for recipient in store.recipients_with_backlog().await? {
+        let mut recipients = store.recipients_with_backlog().await?;
+        // One that the directory does not know is a handler, or cannot be read: the store knows which.
+        recipients.retain(|id| directory.get(id.subscription_id()).is_none_or(|known| !known.is_active()));
+        for recipient in recipients {
             expired += store.expire_backlog(recipient, before).await?;
         }
         Ok::<_, waypost_store::Error>(expired)

@@ -372,6 +372,8 @@ pub struct DiskUse {
     pub file: u64,
     /// About what it would take if it held nothing but what is there: an estimate that leaves out the engine's own part.
     pub live: u64,
+    /// About how many deliveries wait: rows of them, each with one or more.
+    pub waiting: u64,
 }
 
 impl DiskUse {

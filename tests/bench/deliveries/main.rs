@@ -1,5 +1,7 @@
 //! What a long log costs: opening it, and listing a subscription's deliveries by state. `cargo bench -p waypost --bench
-//! deliveries -- 1000000` needs half a gigabyte of disk.
+//! deliveries -- 1000000` needs half a gigabyte of disk. With `steady 1024`, how large the file is after a burst of so many MiB.
+
+mod steady;
 
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,10 @@ const READS: usize = 200;
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    if let Some("steady") = std::env::args().nth(1).as_deref() {
+        let burst = std::env::args().nth(2).and_then(|burst| burst.parse().ok()).unwrap_or(256);
+        return steady::run(burst).await;
+    }
     let count = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(10_000);
     let folder = tempfile::tempdir()?;
     let recipient = RecipientId::from_uuid(Uuid::from_u128(1));

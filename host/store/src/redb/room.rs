@@ -9,6 +9,7 @@ use std::path::Path;
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::Store;
+use super::deliveries::{FRESH, WAITING};
 use super::handle::Fault;
 use super::pieces;
 use super::read::Reader;
@@ -22,8 +23,7 @@ impl Store {
     /// Returns how much of the disk the file takes, and about how much it would need. Nothing is walked: both are kept.
     pub async fn disk(&self) -> Result<DiskUse, Error> {
         let of_users = self.usage.without_history();
-        self.read(move |reader| Ok(DiskUse { file: reader.handle.bytes(), live: live(reader, of_users)? }))
-            .await
+        self.read(move |reader| disk(reader, of_users)).await
     }
 
     /// Gives back what the file does not need. All reads and writes wait until it is done.
@@ -32,14 +32,15 @@ impl Store {
     }
 }
 
-fn live(reader: &Reader, of_users: u64) -> Result<u64, Fault> {
+fn disk(reader: &Reader, of_users: u64) -> Result<DiskUse, Fault> {
     reader.handle.read(|txn| {
         let records = txn.open_table(META)?.get(LOG_BYTES_KEY)?.map_or(0, |bytes| bytes.value());
         let mut rows = 0;
         for table in txn.list_tables()? {
             rows += txn.open_untyped_table(table)?.len()?;
         }
-        Ok(records + of_users + rows * ROW_BYTES)
+        let waiting = txn.open_table(FRESH)?.len()? + txn.open_table(WAITING)?.len()?;
+        Ok(DiskUse { file: reader.handle.bytes(), live: records + of_users + rows * ROW_BYTES, waiting })
     })
 }
 
