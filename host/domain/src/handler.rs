@@ -178,6 +178,16 @@ impl HandlerRun {
         let uploads = self.uploads.iter().map(|upload| 64 + upload.output.len() + upload.place.len());
         128 + self.program.as_ref().map_or(0, said) + uploads.sum::<usize>()
     }
+
+    /// Shortens what the program wrote to each of its streams to the last bytes, as many as these or a few fewer.
+    pub fn keep_end(&mut self, bytes: usize) {
+        let streams = self.program.iter_mut().flat_map(|program| [&mut program.stdout, &mut program.stderr]);
+        for StreamTail { tail, .. } in streams {
+            let cut = tail.len().saturating_sub(bytes);
+            tail.drain(..tail.ceil_char_boundary(cut));
+            tail.shrink_to_fit();
+        }
+    }
 }
 
 impl Exit {

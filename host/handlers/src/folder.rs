@@ -189,6 +189,12 @@ impl Folder {
         }
     }
 
+    /// Returns how many bytes the files in it have.
+    pub(super) fn bytes(&self) -> u64 {
+        let found = WalkDir::new(&self.0).into_iter().filter_map(|entry| entry.ok()?.metadata().ok());
+        found.filter(|found| found.is_file()).map(|found| found.len()).sum()
+    }
+
     /// Tells whether [`Self::set_aside`] has renamed this folder.
     pub(super) fn is_aside(&self) -> bool {
         self.0.extension().is_some_and(|extension| extension == ASIDE)

@@ -178,11 +178,14 @@ impl Settlement {
         size_of::<Self>() + answers.sum::<usize>() + plugin + run
     }
 
-    /// Shortens what the target answered and the plugin logged.
+    /// Shortens what the target answered, the plugin logged and the program wrote.
     pub(super) fn keep_little(&mut self) {
         let Attempt { policy, target, .. } = &mut self.attempt;
         [policy, target].into_iter().flatten().for_each(Answer::keep_little);
         if let Some(run) = &mut self.plugin {
+            run.keep_end(LOG_BYTES_LITTLE);
+        }
+        if let Some(run) = &mut self.run {
             run.keep_end(LOG_BYTES_LITTLE);
         }
     }

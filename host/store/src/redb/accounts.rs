@@ -8,13 +8,15 @@ use redb::{ReadableTable, ReadableTableMetadata, StorageError, Table, TableDefin
 
 use super::damage::Marks;
 use super::handle::Fault;
-use super::history;
 use super::plugin_data::PluginTables;
 use super::read::Reader;
 use super::record::{self, body, versioned};
 use super::registry::RegistryTables;
 use super::schema::Tables;
-use super::usage::{Account, Kind, Totals, Usage, keep_little, of_entry, of_row, of_state};
+use super::usage::{
+    Account, Kind, Totals, Usage, account_of_sender, keep_little, of_entry, of_row, of_state,
+};
+use super::{history, log};
 use crate::{CountLimits, Counted, Error};
 use waypost_domain::Entry;
 
@@ -198,11 +200,20 @@ pub(super) fn count_older(tables: &mut Tables<'_>) -> Result<(), StorageError> {
 pub(super) fn count_all(tables: &mut Tables<'_>) -> Result<(), StorageError> {
     let mut accounts = of_rows(&tables.registry, &tables.plugin_data, 0..=u128::MAX)?;
     for row in tables.history.iter()? {
-        let (_, row) = row?;
+        let (key, row) = row?;
         for record in history::read(&tables.pieces, row.value()).unwrap_or_default() {
             let bytes = of_entry(&record.entry);
-            if bytes > 0 {
+            if bytes == 0 {
+                continue;
+            }
+            if !matches!(record.entry, Entry::Run(_)) {
                 *accounts.entry(record.recipient).or_default().part(Kind::History) += bytes;
+                continue;
+            }
+            let batch = log::read_batch(&tables.log, key.value().0)?.unwrap_or_default();
+            if let Some(logged) = batch.event_at(record.index) {
+                let account = accounts.entry(account_of_sender(&logged.sender)).or_default();
+                account.add_of_sender(&logged.sender, bytes);
             }
         }
     }

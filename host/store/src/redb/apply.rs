@@ -42,7 +42,7 @@ use super::schema::{
     USER_BYTES_KEY,
 };
 use super::tail::NewRow;
-use super::usage::{Kind, Totals, of_entry, of_row};
+use super::usage::{Kind, Totals, account_of_sender, of_entry, of_row};
 use crate::tokens::TokenChange;
 use crate::{CountLimits, Position, Rendering, StoredSubscription, Wake};
 use waypost_domain::{Entry, RecipientId, SubscriptionId};
@@ -293,14 +293,29 @@ impl<'a, 'txn> Apply<'a, 'txn> {
     /// Adds entries to the history of a delivery and counts them; they are shortened if its user has no more room.
     fn add_history(&mut self, key: DeliveryKey, mut entries: Vec<Entry>) -> Result<(), Fault> {
         let bytes = entries.iter().map(of_entry).sum();
+        let account = self.account_of(key, &entries)?;
         if bytes > 0 {
-            self.account(key.recipient)?.fit(&mut entries, bytes);
+            self.account(account)?.fit(&mut entries, bytes);
         }
         for entry in entries {
-            self.recount(key.recipient, Kind::History, 0, of_entry(&entry))?;
+            self.recount(account, Kind::History, 0, of_entry(&entry))?;
             self.history.add(key, entry);
         }
         Ok(())
+    }
+
+    /// Returns the account that entries of a delivery's history count for: of its subscription; or, for a run, of the sender of
+    /// its event.
+    fn account_of(&mut self, key: DeliveryKey, entries: &[Entry]) -> Result<u128, Fault> {
+        let is_run = |entry: &Entry| matches!(entry, Entry::Run(_)) && of_entry(entry) > 0;
+        if !entries.iter().any(is_run) {
+            return Ok(key.recipient);
+        }
+        let logged = self.log.find(key.event)?;
+        let sender = logged.as_ref().map_or("", |(_, _, logged)| &logged.sender);
+        let account = account_of_sender(sender);
+        self.account(account)?.set_user(sender);
+        Ok(account)
     }
 
     /// Writes the entries that an operation has added to the history: its last step.

@@ -68,17 +68,28 @@ impl<'a, 'txn> History<'a, 'txn> {
         Ok(())
     }
 
+    /// Passes each record of a batch that can be read.
+    pub(super) fn walk(
+        &self,
+        pieces: &PiecesTable<'_>,
+        batch: u128,
+        mut each: impl FnMut(&HistoryRecord),
+    ) -> Result<(), Fault> {
+        of_batch(self.table, pieces, batch, self.marks, |record| {
+            each(record);
+            false
+        })?;
+        Ok(())
+    }
+
     /// Removes the history of a batch; `removed` gets each of its records that can be read.
     pub(super) fn remove(
         &mut self,
         pieces: &mut PiecesTable<'_>,
         batch: u128,
-        mut removed: impl FnMut(&HistoryRecord),
+        removed: impl FnMut(&HistoryRecord),
     ) -> Result<(), Fault> {
-        of_batch(self.table, pieces, batch, self.marks, |record| {
-            removed(record);
-            false
-        })?;
+        self.walk(pieces, batch, removed)?;
         let whole = (batch, 0)..=(batch, u64::MAX);
         for row in self.table.range(whole.clone())? {
             let row = row?.1;

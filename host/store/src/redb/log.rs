@@ -253,6 +253,13 @@ impl<'a, 'txn> Log<'a, 'txn> {
     }
 }
 
+/// Reads a batch; `None` where there is none that can be read.
+pub(super) fn read_batch(tables: &LogTables<'_>, key: u128) -> Result<Option<Batch>, StorageError> {
+    let Some(row) = tables.batches.get(key)? else { return Ok(None) };
+    let record = pieces::read(&tables.pieces, row.value()).ok();
+    Ok(record.and_then(|record| record::decode_batch(&Bytes::from(record.into_owned())).ok()))
+}
+
 /// Returns the key of the batch that holds `event`, if any does.
 pub(super) fn batch_of(
     batches: &impl ReadableTable<u128, &'static [u8]>,

@@ -18,6 +18,7 @@ use super::deliveries::{self, Deliveries, DeliveryKey};
 use super::handle::Fault;
 use super::history::{self, Histories};
 use super::ids::millis;
+use super::log;
 use super::modules::Modules;
 use super::record::{self, Batch, Origin, RetryRecord, Waiting, Why, event_id};
 use super::rewrite::Copy;
@@ -72,9 +73,8 @@ pub(super) fn deliveries(txn: &WriteTransaction) -> Result<(), Fault> {
         log.batches.iter()?.map(|row| Ok(row?.0.value())).collect::<Result<_, StorageError>>()?;
     let mut told = Instant::now();
     for (place, batch) in keys.iter().enumerate() {
-        let Some(row) = log.batches.get(batch)? else { continue };
         // Readers make dead letters of the pending deliveries of a batch that cannot be read.
-        let Ok(events) = record::decode_batch(&row.value().to_vec().into()) else { continue };
+        let Some(events) = log::read_batch(log, *batch)? else { continue };
         let histories = history::of_batch(history, pieces, *batch, &marks, |_| true)?;
         migration.batch(*batch, &events, &histories)?;
         if told.elapsed() > TELL_EVERY {

@@ -1,7 +1,7 @@
 //! The bytes that are kept for each user, and how many subscriptions and recoveries: counted in the commit that changes them (`accounts`).
 //!
 //! Only data that a user can make large counts: subscriptions, rendered payloads and state of their plugins, and what
-//! the history keeps of plugins and failing targets beyond a small allowance. Deliveries without a plugin to working
+//! the history keeps of plugins and failing targets beyond a small allowance; and of handlers' runs, for the sender of the event. Deliveries without a plugin to working
 //! targets need no accounting. The limit is [`Options::user_bytes_max`](super::Options). The history may use half of it;
 //! beyond that its entries are shortened, so that long logs never hold a delivery.
 
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::pieces;
 use super::record;
@@ -26,7 +27,15 @@ const LITTLE: usize = 512;
 /// The history's text where an entry was shortened for that reason.
 const CUT: &str = "waypost keeps no more than the end of this: the setting user_bytes_max";
 
-/// What is kept for one subscription, in bytes.
+/// The namespace of the accounts of senders (UUID v5): no subscription has such an id.
+const SENDERS: Uuid = Uuid::from_u128(0x5c0f_91a2_7e44_4b6c_9d1e_0a6b_38f2_c771);
+
+/// Returns the key of the account that counts what the runs of a sender's events leave.
+pub(super) fn account_of_sender(sender: &str) -> u128 {
+    Uuid::new_v5(&SENDERS, sender.as_bytes()).as_u128()
+}
+
+/// What is kept for one subscription, in bytes; or for a sender, of whose account only the history is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Account {
     pub(super) user: String,
@@ -66,6 +75,12 @@ impl Account {
         Totals { all: signed(all), history: signed(self.history), ..Totals::default() }
     }
 
+    /// Adds what a run of a sender's event has left.
+    pub(super) fn add_of_sender(&mut self, sender: &str, bytes: u64) {
+        self.history += bytes;
+        sender.clone_into(&mut self.user);
+    }
+
     /// Adds the row of the subscription.
     pub(super) fn add_subscription(&mut self, row: &[u8]) {
         self.subscription += of_row(row);
@@ -85,10 +100,11 @@ pub(super) fn of_state(key: &str, row: &[u8]) -> u64 {
     of_row(row) + key.len() as u64
 }
 
-/// Returns what an entry of the history counts: a plugin's run, and a failed target's answer beyond the allowance.
+/// Returns what an entry of the history counts: a plugin's or handler's run, and a failed target's answer beyond the allowance.
 pub(super) fn of_entry(entry: &Entry) -> u64 {
     match entry {
         Entry::Plugin(run) if run.size() > LITTLE => ROW_BYTES + run.size() as u64,
+        Entry::Run(run) if run.size() > LITTLE => ROW_BYTES + run.size() as u64,
         Entry::Attempt(attempt) => {
             let body = attempt.target.as_ref().map_or(0, |answer| answer.body.len());
             if body > ANSWER_BYTES_LITTLE { body as u64 } else { 0 }
@@ -103,10 +119,13 @@ pub(super) fn of_entry(entry: &Entry) -> u64 {
     }
 }
 
-/// Shortens an entry of a user without room to the end of what a plugin logged and the beginning of an answer.
+/// Shortens an entry of a user without room to the end of what a plugin logged or a program wrote, and the beginning of an
+/// answer.
 pub(super) fn keep_little(entry: &mut Entry) {
     if let Entry::Attempt(attempt) = entry {
         attempt.target.iter_mut().for_each(Answer::keep_little);
+    } else if let Entry::Run(run) = entry {
+        run.keep_end(LITTLE / 2);
     } else if let Entry::Plugin(run) = entry
         && run.size() > LITTLE
     {

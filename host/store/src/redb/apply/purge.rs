@@ -1,17 +1,18 @@
 //! Removing events from the log, a few batches in each transaction. An event with a delivery that waits stays.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::{Apply, expire};
 use crate::redb::deliveries::DeliveryKey;
 use crate::redb::handle::Fault;
-use crate::redb::record::{self, Batch};
+use crate::redb::record::{self, Batch, HistoryRecord};
 use crate::redb::usage::{self, Kind};
 use crate::redb::{damage, ids, log};
 use crate::{LoggedEvent, Purge, PurgeReport};
-use waypost_domain::EventId;
+use waypost_domain::{Entry, EventId};
 
 /// The most batches that one transaction reads, so that accepts do not wait long for the writer.
 const BATCHES_AT_ONCE: usize = 16;
@@ -70,7 +71,7 @@ fn purge_batch(
     is_old: bool,
     purged: &mut PurgeReport,
 ) -> Result<u64, Fault> {
-    let (before, mut recipients) = (*purged, BTreeSet::new());
+    let (before, mut recipients, mut gone) = (*purged, BTreeSet::new(), HashMap::new());
     for (index, place) in (0u32..).zip(batch.iter_mut()) {
         let Some(logged) = place.as_deref().filter(|logged| is_meant(purge, logged)) else { continue };
         let keys = keys_of(apply, key, index, logged)?;
@@ -91,7 +92,7 @@ fn purge_batch(
         } else {
             remove_deliveries(apply, &keys)?;
             recipients.extend(keys.iter().map(|key| key.recipient));
-            *place = None;
+            gone.extend(place.take().map(|logged| (index, logged)));
             purged.purged += 1;
         }
     }
@@ -101,8 +102,8 @@ fn purge_batch(
     }
     if purged.purged > before.purged {
         apply.log.replace(key, &batch)?;
+        forget_history(apply, key, &gone, batch.is_purged())?;
         if batch.is_purged() {
-            remove_history(apply, key)?;
             apply.deliveries.forget_minutes(recipients, apply.log.oldest()?)?;
         }
     }
@@ -120,7 +121,7 @@ fn purge_damaged(
     if !is_old || !is_by_time(purge) {
         return Ok(0);
     }
-    remove_history(apply, key)?;
+    forget_history(apply, key, &HashMap::new(), true)?;
     apply.log.remove(key)?;
     let recipients = apply.deliveries.recipients_of(key)?;
     for recipient in &recipients {
@@ -157,17 +158,35 @@ fn remove_deliveries(apply: &mut Apply<'_, '_>, keys: &[DeliveryKey]) -> Result<
     Ok(())
 }
 
-/// Removes the history of a batch, and what it counts for subscriptions.
-fn remove_history(apply: &mut Apply<'_, '_>, key: u128) -> Result<(), Fault> {
+/// Counts what the runs of these events have left for their senders no more. Removes the history of a batch that is purged as a
+/// whole, and what it counts for subscriptions.
+fn forget_history(
+    apply: &mut Apply<'_, '_>,
+    key: u128,
+    gone: &HashMap<u32, Arc<LoggedEvent>>,
+    is_purged: bool,
+) -> Result<(), Fault> {
     let mut counted: HashMap<u128, u64> = HashMap::new();
-    apply.history.remove(apply.pieces, key, |record| {
+    let count = |record: &HistoryRecord| {
+        let account = match (&record.entry, gone.get(&record.index)) {
+            (Entry::Run(_), Some(logged)) => usage::account_of_sender(&logged.sender),
+            // It was counted no more when its event went.
+            (Entry::Run(_), None) => return,
+            _ if is_purged => record.recipient,
+            _ => return,
+        };
         let bytes = usage::of_entry(&record.entry);
         if bytes > 0 {
-            *counted.entry(record.recipient).or_default() += bytes;
+            *counted.entry(account).or_default() += bytes;
         }
-    })?;
-    for (recipient, bytes) in counted {
-        apply.recount(recipient, Kind::History, bytes, 0)?;
+    };
+    if is_purged {
+        apply.history.remove(apply.pieces, key, count)?;
+    } else {
+        apply.history.walk(apply.pieces, key, count)?;
+    }
+    for (account, bytes) in counted {
+        apply.recount(account, Kind::History, bytes, 0)?;
     }
     Ok(())
 }

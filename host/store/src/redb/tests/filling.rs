@@ -9,6 +9,7 @@ use super::super::accounts::count_all;
 use super::super::{Options, schema::Tables};
 use super::*;
 use crate::{Error, UserUsage};
+use waypost_domain::handler::{Exit, HandlerRun, ProgramEnd, RunStart, StreamTail};
 use waypost_domain::plugin::{LogLevel, LogLine, Output};
 use waypost_domain::{Answer, PluginUse, Subscription};
 
@@ -316,4 +317,59 @@ async fn what_an_older_file_has_is_counted_when_it_is_opened() {
     txn.commit().unwrap();
     drop(database);
     assert_eq!(bytes(&reopened(folder.path()), "ann"), counted);
+}
+
+/// A run that wrote so much.
+fn ran(pending: &PendingDelivery, outcome: Outcome, bytes: usize) -> Settlement {
+    let stream = |bytes: usize| StreamTail { tail: "ö".repeat(bytes / 2), bytes: 9, kept: 9 };
+    let run = HandlerRun {
+        handler: "sum".to_owned(),
+        start: RunStart::Fresh,
+        fetched: None,
+        program: Some(ProgramEnd {
+            exit: Exit::Code(1),
+            took: Duration::ZERO,
+            stdout: stream(bytes),
+            stderr: stream(bytes),
+        }),
+        uploads: Vec::new(),
+    };
+    Settlement { run: Some(Box::new(run)), ..ending(sub(7), pending, outcome) }
+}
+
+/// What handlers' programs wrote was kept without any limit.
+#[tokio::test]
+async fn what_runs_leave_counts_for_the_sender_of_the_event() {
+    let (folder, store) = limited();
+    let sent = |id: &str, sender: &str| Arrival { sender: sender.to_owned(), ..arrival(id, &[sub(7)]) };
+    let arrivals = vec![sent("a", "ann"), sent("b", "bob"), sent("c", "ann"), sent("d", "ann")];
+    let ids = store.log(arrivals).await.unwrap();
+    for pending in ready(&store, sub(7)).await.first_attempts {
+        let bytes = if pending.event.event.id() == "d" { 100 } else { 20_000 };
+        store.settle(ran(&pending, dead(), bytes)).await.unwrap();
+    }
+    assert_exact(&store);
+    assert!((80_000..82_000).contains(&bytes(&store, "ann")), "{}", bytes(&store, "ann"));
+    assert!((40_000..41_000).contains(&bytes(&store, "bob")));
+    close(store).await;
+    let store = reopened(folder.path());
+    assert!((80_000..82_000).contains(&bytes(&store, "ann")), "a restart knows it");
+
+    // Half of the share is for the history: the next run keeps the end of what it wrote.
+    store.log(vec![sent("e", "ann"), sent("f", "bob")]).await.unwrap();
+    for pending in ready(&store, sub(7)).await.first_attempts {
+        store.settle(ran(&pending, dead(), 20_000)).await.unwrap();
+        let history = history(&store, pending.event.id, sub(7)).await;
+        let Entry::Run(run) = &history[0] else { panic!("a run") };
+        let kept = run.program.as_ref().unwrap().stdout.tail.len();
+        assert_eq!(kept, if pending.event.sender == "ann" { 256 } else { 20_000 });
+    }
+    assert_exact(&store);
+
+    assert_eq!(purge(&store, Purge::Events(vec![ids[0]])).await, (1, 0));
+    assert_exact(&store);
+    assert!((40_000..42_000).contains(&bytes(&store, "ann")), "its events go one by one");
+    assert_eq!(purge(&store, Purge::Before(Timestamp::MAX)).await, (5, 0));
+    assert_exact(&store);
+    assert_eq!((bytes(&store, "ann"), bytes(&store, "bob")), (0, 0));
 }
