@@ -42,6 +42,7 @@ mod tls;
 // The writer's panic is an overflowing addition, which only a debug build checks.
 #[cfg(debug_assertions)]
 mod dying;
+mod faults;
 mod ledger;
 mod limits;
 mod lists;

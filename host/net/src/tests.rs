@@ -120,6 +120,81 @@ async fn a_name_without_an_address_is_unreachable_and_not_refused() {
     }
 }
 
+// Name servers with faults
+
+/// Returns 64 addresses of this machine, the last of them 127.0.0.64.
+fn sixty_four() -> Vec<IpAddr> {
+    (1..=64).map(|last| Ipv4Addr::new(127, 0, 0, last).into()).collect()
+}
+
+fn on_this_machine(resolver: Resolver) -> Guard {
+    let rules = Rules { allow: vec!["127.0.0.0/8".parse().unwrap()], ..Rules::default() };
+    Guard::default().resolving(resolver).with(rules)
+}
+
+#[tokio::test]
+async fn of_64_addresses_the_one_that_answers_is_found() {
+    let open = TcpListener::bind("127.0.0.64:0").await.unwrap();
+    let url = format!("http://many.example:{}/", open.local_addr().unwrap().port());
+    let client = client(on_this_machine(name_server(vec![sixty_four()])), Agent::Delivery);
+    let (sent, ()) = tokio::join!(send(&client, &url), async {
+        let (mut stream, _) = open.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+    });
+    assert_eq!(sent.unwrap(), 204);
+}
+
+/// Addresses share the time to connect: with many of them, an attempt takes no longer.
+#[tokio::test]
+async fn sixty_four_addresses_that_swallow_connections_take_no_longer_than_one() {
+    const CONNECT: Duration = Duration::from_millis(640);
+    // A queue that is full: nothing accepts, and what comes then is not answered.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("0.0.0.0:0".parse().unwrap()).unwrap();
+    let full = socket.listen(1).unwrap();
+    let port = full.local_addr().unwrap().port();
+    let mut queued = Vec::new();
+    while let Ok(Ok(stream)) =
+        tokio::time::timeout(CONNECT, tokio::net::TcpStream::connect(("127.0.0.1", port))).await
+    {
+        queued.push(stream);
+    }
+    let guard = on_this_machine(name_server(vec![sixty_four()]));
+    let (reach, kept) = (Reach::guarded(Arc::new(guard), Agent::Delivery), KeptMax { host: 8, all: 8 });
+    let client = Client::new(reach, CONNECT, kept).unwrap();
+    let begun = std::time::Instant::now();
+    let sent = send(&client, &format!("http://many.example:{port}/")).await;
+    assert!(matches!(sent, Err(Error::Unreachable(_))), "{sent:?}");
+    assert!(begun.elapsed() < CONNECT * 4, "it took {:?}", begun.elapsed());
+}
+
+/// A name server that knows a name, does not, and knows it again: each request asks again, and fails alone.
+#[tokio::test]
+async fn a_name_that_comes_and_goes_fails_only_meanwhile() {
+    let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://flaps.example:{}/", open.local_addr().unwrap().port());
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let resolver =
+        Resolver::scripted(move |_| match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 3 {
+            0 => Ok(vec![Ipv4Addr::LOCALHOST.into()]),
+            1 => Err(std::io::Error::other("temporary failure in name resolution")),
+            _ => Ok(Vec::new()),
+        });
+    let client = client(on_this_machine(resolver), Agent::Delivery);
+    for _ in 0..3 {
+        let (sent, ()) = tokio::join!(send(&client, &url), async {
+            let (mut stream, _) = open.accept().await.unwrap();
+            let answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+        });
+        assert_eq!(sent.unwrap(), 204);
+        for _ in 0..2 {
+            let failed = send(&client, &url).await;
+            assert!(matches!(failed, Err(Error::Unreachable(_))), "{failed:?}");
+        }
+    }
+}
+
 // The proxy
 
 /// Answers one connection after the other, and returns what each one sent first.

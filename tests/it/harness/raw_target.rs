@@ -1,6 +1,7 @@
 //! A target that answers byte by byte as its script says, to do what a well-behaved server never does.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,6 +18,10 @@ pub(crate) enum Act {
     Last(Vec<u8>),
     /// Sends these bytes, and then nothing more on the open connection.
     Stall(Vec<u8>),
+    /// Sends these bytes, one a second, and then nothing more.
+    Trickle(Vec<u8>),
+    /// Sends these bytes, and then those again and again for as long as it can.
+    Endless(Vec<u8>, Vec<u8>),
 }
 
 /// A request, and the number of its connection, from 0.
@@ -72,6 +77,11 @@ impl RawTarget {
         Self::start(move |_| act.clone()).await
     }
 
+    /// Returns where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Returns the URL of a path.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
@@ -109,6 +119,21 @@ async fn serve(
             Act::Stall(bytes) => {
                 drop(stream.write_all(&bytes).await);
                 std::future::pending().await
+            }
+            Act::Trickle(bytes) => {
+                let mut second = tokio::time::interval(Duration::from_secs(1));
+                for byte in bytes {
+                    second.tick().await;
+                    if stream.write_all(&[byte]).await.is_err() {
+                        return;
+                    }
+                }
+                std::future::pending().await
+            }
+            Act::Endless(first, again) => {
+                drop(stream.write_all(&first).await);
+                while stream.write_all(&again).await.is_ok() {}
+                return;
             }
         };
         if stream.write_all(&bytes).await.is_err() || !goes_on {
