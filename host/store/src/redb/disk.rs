@@ -1,4 +1,5 @@
-//! A disk in memory that fails when it is told to, and forgets what was not synced when the machine crashes.
+//! A disk in memory that fails when it is told to, and forgets what was not synced when the machine crashes, or keeps a
+//! part of it.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,8 +21,8 @@ struct State {
     unsynced: Vec<(usize, Vec<u8>)>,
     /// How many writes and syncs go well before all fail.
     good: Option<u32>,
-    /// Whether one has failed.
-    has_failed: bool,
+    /// How many have failed.
+    failed: u32,
 }
 
 impl Disk {
@@ -29,7 +30,8 @@ impl Disk {
         self.0.lock().expect("no test panics with it")
     }
 
-    /// Lets all writes and syncs after the next few fail; `None` mends it.
+    /// Lets all writes and syncs after the next few fail; `None` mends it. Every other write that fails is short: a part of
+    /// it is there.
     pub fn fail_after(&self, good: Option<u32>) {
         self.lock().good = good;
     }
@@ -37,16 +39,35 @@ impl Disk {
     /// Tells whether a write or sync has ever failed.
     #[cfg(test)]
     pub(crate) fn has_failed(&self) -> bool {
-        self.lock().has_failed
+        self.lock().failed > 0
     }
 
-    /// Returns what a crash leaves: of the writes that were not synced, any may have reached the disk.
+    /// Returns what a crash leaves: of the writes that were not synced, any may have reached the disk, or its first bytes.
     pub fn crashed(&self, dice: &mut StdRng) -> Self {
         let state = self.lock();
         let mut file = state.synced.clone();
-        for write in state.unsynced.iter().filter(|_| dice.random()) {
-            apply(&mut file, write);
+        for (offset, bytes) in &state.unsynced {
+            let there = match dice.random_range(0..4) {
+                0 | 1 => 0,
+                2 => bytes.len(),
+                _ => dice.random_range(0..=bytes.len()),
+            };
+            apply(&mut file, *offset, &bytes[..there]);
         }
+        Self::with(file)
+    }
+
+    /// Returns what is read of it.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.lock().file.clone()
+    }
+
+    /// Returns the same with one bit flipped.
+    #[cfg(test)]
+    pub(crate) fn flipped(&self, bit: usize) -> Self {
+        let mut file = self.lock().file.clone();
+        file[bit / 8] ^= 1 << (bit % 8);
         Self::with(file)
     }
 
@@ -61,12 +82,12 @@ impl Disk {
     }
 }
 
-fn apply(file: &mut Vec<u8>, (offset, bytes): &(usize, Vec<u8>)) {
+fn apply(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     let end = offset + bytes.len();
     if file.len() < end {
         file.resize(end, 0);
     }
-    file[*offset..end].copy_from_slice(bytes);
+    file[offset..end].copy_from_slice(bytes);
 }
 
 impl State {
@@ -74,7 +95,7 @@ impl State {
         match &mut self.good {
             None => Ok(()),
             Some(0) => {
-                self.has_failed = true;
+                self.failed += 1;
                 Err(io::Error::other("the simulated disk fails"))
             }
             Some(good) => {
@@ -114,19 +135,23 @@ impl StorageBackend for Disk {
         let mut guard = self.lock();
         guard.meet_fault()?;
         let state = &mut *guard;
-        for write in state.unsynced.drain(..) {
-            apply(&mut state.synced, &write);
+        for (offset, bytes) in state.unsynced.drain(..) {
+            apply(&mut state.synced, offset, &bytes);
         }
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut guard = self.lock();
-        guard.meet_fault()?;
-        let write = (place(offset), data.to_vec());
+        let met = guard.meet_fault();
+        let there = match met {
+            Ok(()) => data,
+            Err(_) if guard.failed.is_multiple_of(2) => &data[..data.len() / 2],
+            Err(_) => &[],
+        };
         let state = &mut *guard;
-        apply(&mut state.file, &write);
-        state.unsynced.push(write);
-        Ok(())
+        apply(&mut state.file, place(offset), there);
+        state.unsynced.push((place(offset), there.to_vec()));
+        met
     }
 }

@@ -14,6 +14,7 @@ mod expiring;
 mod failing;
 mod filling;
 mod finishing;
+mod flipping;
 mod forgetting;
 mod freezing;
 mod growing;

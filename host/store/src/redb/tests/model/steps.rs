@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use waypost_domain::job::Scope;
+
 /// One thing that happens.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
@@ -20,8 +22,12 @@ pub(super) enum Step {
     PurgeEvents(Vec<Index>),
     PurgeBefore(Index),
     CancelPending(Index, usize),
+    /// A whole job of a subscription, so many rows at a time: what is in this state is sent again, or given up.
+    Job(Index, Work, u32),
     /// The process ends and starts again: attempts in flight are lost.
     Reopen,
+    /// The process is killed: what was answered is there.
+    Crash,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +35,12 @@ pub(super) enum End {
     Delivered,
     Dead,
     Retry(i64),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Work {
+    Redeliver(Scope),
+    Discard(Scope),
 }
 
 /// Random steps.
@@ -49,7 +61,15 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => prop::collection::vec(any::<Index>(), 0..4).prop_map(Step::PurgeEvents),
         1 => any::<Index>().prop_map(Step::PurgeBefore),
         1 => (any::<Index>(), 1..4usize).prop_map(|(index, limit)| Step::CancelPending(index, limit)),
+        2 => (any::<Index>(), work(), 1..4u32).prop_map(|(index, work, rows)| Step::Job(index, work, rows)),
         1 => Just(Step::Reopen),
+        1 => Just(Step::Crash),
     ];
     prop::collection::vec(step, 1..50)
+}
+
+fn work() -> impl Strategy<Value = Work> {
+    let again = prop::sample::select(vec![Scope::Dead, Scope::Skipped]).prop_map(Work::Redeliver);
+    let given_up = prop::sample::select(vec![Scope::Dead, Scope::Pending, Scope::Retrying]);
+    prop_oneof![again, given_up.prop_map(Work::Discard)]
 }
