@@ -22,7 +22,8 @@ use tokio_util::task::TaskTracker;
 use crate::config::{self, Config, Invalid};
 use crate::http::{self, Api, Connections, Tls};
 use crate::identity::{Identity, Producers, ProducersError};
-use waypost_domain::{Event, EventId};
+use waypost_domain::{Event, EventId, TargetUrl};
+use waypost_engine::announcer::{Announcer, Notices};
 use waypost_engine::delivery::{self, Dispatcher, StartError};
 use waypost_engine::directory::{Directory, Route};
 use waypost_engine::intake::{self, Intake};
@@ -195,7 +196,9 @@ impl Service {
         guard: Arc<Guard>,
         own_policy: Option<Arc<dyn ProgramPolicy>>,
     ) -> Result<Self, Error> {
-        let directory = Arc::new(Directory::open(Arc::clone(&store), routes).await.map_err(Error::Read)?);
+        let directory = Directory::open(Arc::clone(&store), routes).await.map_err(Error::Read)?;
+        let directory = directory.with_admins(config.admins()).with_dead_letter_url(letters(&config));
+        let directory = Arc::new(directory);
         let host = Arc::new(Host::new(config.sandbox(Arc::clone(&guard))));
         let modules = Modules::new(Arc::clone(&store), Arc::clone(&host), config.room());
         let modules = Arc::new(modules);
@@ -246,9 +249,21 @@ impl Service {
             upkeep::run(Arc::clone(&store), subscriptions, retention, config.data.clone(), stop.clone());
         tasks.spawn(alarm.clone().watch("the purge of old events", stop.clone(), keeping));
         let (data, max) = (config.data.clone(), config.max_disk_bytes);
-        let keeper = disk::DiskKeeper { store: Arc::clone(&store), intake: intake.clone(), data, max };
+        let keeper = disk::DiskKeeper {
+            store: Arc::clone(&store),
+            intake: intake.clone(),
+            data,
+            max,
+            notices: dispatcher.notices(),
+        };
         let keeping = keeper.run(stop.clone());
         tasks.spawn(alarm.clone().watch("the keeper of the data folder", stop.clone(), keeping));
+        let announcer = announcer(&config, (&store, &directory), intake.clone(), dispatcher.notices());
+        tasks.spawn(alarm.clone().watch(
+            "the telling of operators",
+            stop.clone(),
+            announcer.run(stop.clone()),
+        ));
         let tending = Arc::clone(&modules).run_gc(stop.clone());
         tasks.spawn(alarm.watch("the tending of modules", stop.clone(), tending));
         let identity = Arc::new(Identity::new(config.identity(), store.tokens(), producers));
@@ -452,6 +467,23 @@ fn webhook_origin(config: &Config) -> HeaderValue {
     let name =
         config.webhook_origin.as_deref().or_else(own).and_then(|name| HeaderValue::from_str(name).ok());
     name.unwrap_or(HeaderValue::from_static("localhost"))
+}
+
+/// Returns where dead letters go.
+fn letters(config: &Config) -> Option<TargetUrl> {
+    config.dead_letter_url.as_ref().and_then(|url| url.as_str().parse().ok())
+}
+
+/// Makes what tells operators what happens.
+fn announcer(
+    config: &Config,
+    (store, directory): (&Arc<Store>, &Arc<Directory>),
+    intake: Intake,
+    notices: Arc<Notices>,
+) -> Announcer {
+    let name = webhook_origin(config);
+    let name = name.to_str().unwrap_or("localhost");
+    Announcer::new(Arc::clone(store), Arc::clone(directory), intake, notices, name)
 }
 
 fn connections(config: &Config) -> Connections {

@@ -39,7 +39,8 @@ fn assert_in_order(got: &[Request]) {
 
 #[tokio::test]
 async fn accepted_is_delivered_dead_or_waiting_however_often_it_is_killed() {
-    let flags = ["--retry-schedule", "20ms,20ms,20ms,20ms,20ms,20ms,20ms,20ms"];
+    // Without admins, operator events go to nobody.
+    let flags = ["--retry-schedule", "20ms,20ms,20ms,20ms,20ms,20ms,20ms,20ms", "--admin-users", "nobody"];
     let (mut server, target) = (Server::with(&flags).await, Target::start().await);
     let mut met = HashSet::new();
     target.script("/flaky", move |request| {

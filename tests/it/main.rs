@@ -20,6 +20,7 @@ mod handlers;
 mod isolation;
 mod jobs;
 mod mutual_tls;
+mod operator;
 mod ordering;
 mod outgoing;
 mod plugins;

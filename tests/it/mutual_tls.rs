@@ -108,7 +108,8 @@ async fn delivered(server: &Server, fields: Value, state: &str) -> Value {
 #[tokio::test]
 async fn a_target_with_an_authority_of_its_own_gets_events_from_those_who_have_a_certificate() {
     let (ours, theirs) = (authority(), authority());
-    let (server, target) = (Server::start().await, TlsTarget::start(&ours, Some(&theirs)).await);
+    let server = Server::with(&["--admin-users", "nobody"]).await;
+    let target = TlsTarget::start(&ours, Some(&theirs)).await;
     let url = target.url();
     let (pem, ca) = (client(&theirs), ours.pem());
     for (fields, words) in [

@@ -62,7 +62,7 @@ async fn a_plugins_output_names_no_user() {
 /// A delivery in binary mode to `/eventmatch` acted as the default user, without any header.
 #[tokio::test]
 async fn a_delivery_is_not_from_the_default_user() {
-    let (server, victim) = (Server::start().await, Server::start().await);
+    let (server, victim) = (Server::with(&["--admin-users", "nobody"]).await, Server::start().await);
     let old = victim.receive(&event_1_0("old")).await;
     for (path, data) in [
         ("/eventmatch".to_owned(), stolen()),

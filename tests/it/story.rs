@@ -185,7 +185,8 @@ async fn a_non_admin_retries_only_his_own_deliveries() {
 
 #[tokio::test]
 async fn retry_sends_again_to_all_that_match_now() {
-    let (server, target) = (Server::with(&["--retry-schedule", "none"]).await, Target::start().await);
+    let flags = ["--retry-schedule", "none", "--admin-users", "nobody"];
+    let (server, target) = (Server::with(&flags).await, Target::start().await);
     target.answers("/dead", [Answer::status(500)]);
     let fine = server.subscribe(json!({"target_url": target.url("/fine")})).await;
     let dead = server.subscribe(json!({"target_url": target.url("/dead")})).await;

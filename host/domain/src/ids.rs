@@ -83,8 +83,8 @@ uuid_id! {
 }
 
 uuid_id! {
-    /// The recipient of deliveries: a subscription, whose id it then has, or a handler
-    /// ([`crate::HandlerName`]).
+    /// The recipient of deliveries: a subscription, whose id it then has, a handler ([`crate::HandlerName`]), or where the
+    /// dead letters of a subscription go.
     RecipientId
 }
 
@@ -99,7 +99,25 @@ impl RecipientId {
     pub const fn subscription_id(self) -> SubscriptionId {
         SubscriptionId(self.0)
     }
+
+    /// Returns the recipient that gets the dead letters of a subscription; of [`SubscriptionId::NIL`], those of the service.
+    /// Its hash slot is the same.
+    pub const fn dead_letters_of(subscription: SubscriptionId) -> Self {
+        Self(Uuid::from_u128(subscription.0.as_u128() ^ DEAD_LETTERS))
+    }
+
+    /// Returns the subscription whose dead letters this recipient gets, if that is what it is.
+    pub const fn dead_letters_owner(self) -> Option<SubscriptionId> {
+        let owner = self.0.as_u128() ^ DEAD_LETTERS;
+        match Uuid::from_u128(owner) {
+            uuid if owner == 0 || matches!(uuid.get_version_num(), 4 | 5) => Some(SubscriptionId(uuid)),
+            _ => None,
+        }
+    }
 }
+
+/// The first bit of a UUID's version: no id of a subscription (version 4, or 5) or of a handler (5) has it.
+const DEAD_LETTERS: u128 = 1 << 79;
 
 uuid_id! {
     /// The UUID (version 4) of a token or a session. It is no secret.
@@ -131,6 +149,18 @@ impl DeliveryId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_dead_letters_go_is_told_from_whose_they_are() {
+        for owner in [Uuid::nil(), Uuid::new_v4(), Uuid::new_v5(&Uuid::nil(), b"handler")] {
+            let owner = SubscriptionId::from_uuid(owner);
+            let letters = RecipientId::dead_letters_of(owner);
+            assert_eq!(letters.dead_letters_owner(), Some(owner));
+            assert_eq!(RecipientId::from(owner).dead_letters_owner(), None);
+            assert_eq!(letters.into_bytes()[15], owner.into_bytes()[15]);
+        }
+        assert_eq!(RecipientId::MAX.dead_letters_owner(), None);
+    }
 
     #[test]
     fn a_delivery_id_is_stable_and_distinct() {

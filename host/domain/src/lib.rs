@@ -16,6 +16,7 @@ pub mod rate;
 pub mod recovery;
 
 pub mod job;
+pub mod operator;
 pub mod retry;
 pub mod secret;
 pub mod sending;
@@ -29,6 +30,7 @@ pub use event::Event;
 pub use handler::{HandlerName, HandlerRun};
 pub use ids::{DeliveryId, EventId, RecipientId, SubscriptionId, TokenId};
 pub use job::Job;
+pub use operator::{Announcement, Notice, OPERATOR};
 pub use order::{OnDead, Order, OrderBy};
 pub use plugin::{PluginDigest, PluginUse};
 pub use rate::RateLimit;

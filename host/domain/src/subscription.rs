@@ -73,6 +73,8 @@ pub struct Subscription {
     pub plugin: Option<Arc<PluginUse>>,
     /// What it adds to its requests, if anything.
     pub sending: Option<Arc<Sending>>,
+    /// Where its dead letters are told of, if not where those of the service are.
+    pub dead_letter_url: Option<TargetUrl>,
 }
 
 /// The language of a subscription's filter.
@@ -153,6 +155,7 @@ impl Subscription {
             content_type: StructuredType::default(),
             plugin: None,
             sending: None,
+            dead_letter_url: None,
         }
     }
 
@@ -165,6 +168,7 @@ impl Subscription {
             auth: Auth::None,
             plugin: None,
             sending: None,
+            dead_letter_url: None,
             updated: now,
             deleted: Some(now),
             ..self.clone()

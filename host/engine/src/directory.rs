@@ -6,9 +6,12 @@
 //! more, it is made again from the newest.
 
 mod audit;
+mod dead_letters;
 mod follower;
+mod operators;
 mod snapshot;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +41,10 @@ pub struct Directory {
     compiled: Arc<PendingFilters>,
     /// The handlers that have a route, in the order in which their filters are tried.
     routes: Vec<Route>,
+    /// The users who get operator events.
+    admins: HashSet<String>,
+    /// Where dead letters go whose subscriptions say nothing else.
+    dead_letters: Option<Arc<Subscription>>,
     /// No change is queued before this time.
     quiet_until: Mutex<Instant>,
     /// Ends with this.
@@ -95,7 +102,18 @@ impl Directory {
         let (stop, mut tasks) = (alarm.stop_token(), JoinSet::new());
         tasks.spawn(alarm.watch("the list of subscriptions", stop.clone(), follower.run(stop)));
         let quiet_until = Mutex::new(Instant::now());
-        Ok(Self { store, now, followed, compiled, routes, quiet_until, _follower: tasks })
+        let (admins, dead_letters) = (HashSet::new(), None);
+        Ok(Self {
+            store,
+            now,
+            followed,
+            compiled,
+            routes,
+            admins,
+            dead_letters,
+            quiet_until,
+            _follower: tasks,
+        })
     }
 
     /// Returns the position of the last change that [`Self::matches`] knows, at least.

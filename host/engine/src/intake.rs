@@ -1,5 +1,6 @@
 //! Accepts events: matches each one, logs it with all its deliveries, and only then acknowledges it.
 
+mod announce;
 mod backlog;
 mod budget;
 
@@ -13,9 +14,10 @@ use uuid::Uuid;
 
 use crate::directory::Directory;
 use crate::worker::Mailboxes;
+pub(crate) use announce::OperatorEvent;
 use backlog::BacklogLimit;
 use budget::Budget;
-use waypost_domain::{Event, EventId, RecipientId};
+use waypost_domain::{Event, EventId, OPERATOR, RecipientId, operator};
 use waypost_matching::{self as matching, Matches};
 use waypost_runtime::clock;
 use waypost_store::{self as store, Accepted, Arrival, Position, Receipt, Store};
@@ -87,6 +89,20 @@ pub enum Error {
         /// The most that it may have.
         max: u64,
     },
+    /// An event has a type that only Waypost's own events have.
+    #[error(
+        "event {index} of the request has the type `{ty}`: types that begin with io.waypost. are Waypost's own, so choose \
+         another"
+    )]
+    Reserved {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// Its type.
+        ty: String,
+    },
+    /// The sender is nobody who may send events.
+    #[error("no sender has this name: it holds control characters")]
+    Sender,
     /// The store cannot write.
     #[error("failed to log the request's events")]
     Log {
@@ -100,7 +116,7 @@ impl Error {
     /// valid.
     pub fn is_shortage(&self) -> bool {
         match self {
-            Self::Match { .. } | Self::TooMuch { .. } => false,
+            Self::Match { .. } | Self::TooMuch { .. } | Self::Reserved { .. } | Self::Sender => false,
             Self::Busy { .. } | Self::Behind { .. } | Self::Full { .. } => true,
             Self::Log { source } => source.is_shortage(),
         }
@@ -182,6 +198,7 @@ impl Intake {
             return Ok(Vec::new());
         }
         self.check_room()?;
+        check(&events, sender)?;
         self.backlog.check(&self.mailboxes, &self.directory)?;
         let (received, matched_at) = (clock::now(), self.directory.position());
         let mut share = self.budget.share();
@@ -212,6 +229,7 @@ impl Intake {
         sender: &str,
     ) -> Result<EventId, Error> {
         self.check_room()?;
+        check(std::slice::from_ref(&event), sender)?;
         let matched_at = self.directory.position();
         let mut arrival = self.arrival(event, clock::now(), sender, 0).await?;
         self.direct_to(recipient, &mut arrival);
@@ -257,7 +275,7 @@ impl Intake {
             for (index, arrival) in arrivals.iter_mut().enumerate() {
                 turn.share().await;
                 let before = arrival.size();
-                let matches = self.matches(&arrival.event).await;
+                let matches = self.matches(&arrival.event, &arrival.sender).await;
                 let matches = matches.map_err(|source| Error::Match { index, source })?;
                 arrival.failed = failed(&matches);
                 arrival.matched = matches.matched;
@@ -276,16 +294,19 @@ impl Intake {
         sender: &str,
         index: usize,
     ) -> Result<Arrival, Error> {
-        let matches = self.matches(&event).await.map_err(|source| Error::Match { index, source })?;
+        let matches = self.matches(&event, sender).await.map_err(|source| Error::Match { index, source })?;
         let failed = failed(&matches);
         Ok(Arrival { event, received, sender: sender.to_owned(), matched: matches.matched, failed })
     }
 
-    /// Returns the recipients that this event would have now.
+    /// Returns the recipients that this event of a sender would have now.
     ///
     /// # Errors
     /// When the event's JSON cannot be read.
-    pub async fn matches(&self, event: &Event) -> Result<Matches, matching::Error> {
+    pub async fn matches(&self, event: &Event, sender: &str) -> Result<Matches, matching::Error> {
+        if sender == OPERATOR {
+            return self.directory.operator_matches(event);
+        }
         let json = event.json();
         if json.len() <= MATCHED_IN_PLACE_MAX {
             return self.directory.matches(&json);
@@ -294,6 +315,14 @@ impl Intake {
         let matching = tokio::task::spawn_blocking(move || directory.matches(&json));
         matching.await.expect("matching does not panic, and the runtime runs while somebody waits")
     }
+}
+
+/// Fails for events that speak with Waypost's own voice.
+fn check(events: &[Event], sender: &str) -> Result<(), Error> {
+    if let Some(index) = events.iter().position(|event| operator::is_reserved(event.ty())) {
+        return Err(Error::Reserved { index, ty: events[index].ty().to_owned() });
+    }
+    if sender.contains(char::is_control) { Err(Error::Sender) } else { Ok(()) }
 }
 
 /// What is asked for besides the matches of an event.

@@ -189,7 +189,7 @@ impl Walker for Log {
             return Ok(wait);
         }
         let page = self.store.forward(self.page(recovery, end.event)).await?;
-        match page::look(recovery, &subscription, page).await {
+        match page::look(recovery, &subscription, &self.directory, page).await {
             // The scan passes events around its time range that it was not asked for; they need no write.
             Ok(Some(scan)) if scan.events == 0 && scan.last.event < end.event => {
                 Ok(Turn::More(Recovery { position: Some(scan.last), ..recovery.clone() }, 0))

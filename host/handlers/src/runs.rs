@@ -149,8 +149,7 @@ async fn warn_of_stranded(store: &Store, directory: &Directory, handlers: &[Arc<
         Err(error) => return tracing::warn!(%error, "pending runs cannot be read now"),
     };
     let is_known = |id: RecipientId| {
-        directory.get(id.subscription_id()).is_some()
-            || handlers.iter().any(|handler| recipients(handler).contains(&id))
+        directory.recipient(id).is_some() || handlers.iter().any(|handler| recipients(handler).contains(&id))
     };
     let missing = waiting.into_iter().filter(|id| !is_known(*id)).count();
     if missing > 0 {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::{Config, Invalid, as_count};
 use crate::identity::ReceiveAuth;
+use waypost_domain::TargetUrl;
 use waypost_net::without_credentials;
 
 /// The largest body limit: 1 GiB, since a body is held in memory.
@@ -112,6 +113,7 @@ impl Config {
         ensure("public_url", is_web, || "expected an http or https URL".to_owned())?;
         user_header(self.user_header.as_str())?;
         self.admin_users.iter().flatten().try_for_each(|name| user("admin_users", name))?;
+        self.dead_letter_url.as_ref().map_or(Ok(()), dead_letter_url)?;
         self.policy_url.as_ref().map_or(Ok(()), policy_url)
     }
 
@@ -178,6 +180,15 @@ fn policy_url(url: &reqwest::Url) -> Result<(), Invalid> {
     ensure("policy_url", web, || format!("expected an http or https URL, found `{}`", shown()))?;
     let bare = url.query().is_none() && url.fragment().is_none();
     ensure("policy_url", bare, || format!("expected a URL without `?` and `#`, found `{}`", shown()))
+}
+
+/// Checks the URL of dead letters, as the target of a subscription is.
+fn dead_letter_url(url: &reqwest::Url) -> Result<(), Invalid> {
+    let parsed = url.as_str().parse::<TargetUrl>();
+    ensure("dead_letter_url", parsed.is_ok(), || {
+        let error = parsed.err().map(|error| error.to_string()).unwrap_or_default();
+        format!("expected the URL of a target, found `{}`, which {error}", without_credentials(url))
+    })
 }
 
 fn ensure(key: &'static str, holds: bool, reason: impl FnOnce() -> String) -> Result<(), Invalid> {

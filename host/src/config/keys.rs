@@ -201,6 +201,14 @@ pub static KEYS: &[Key] = &[
         "The DNS name with which targets are asked for their consent; without it this machine's name",
         |c, t| set(&mut c.webhook_origin, parse::host(t)),
     ),
+    key(
+        DELIVERY,
+        "dead_letter_url",
+        "URL",
+        "",
+        "Where an event is sent for each dead letter of a subscription that has no dead_letter_url of its own",
+        |c, t| set(&mut c.dead_letter_url, parse::url(t)),
+    ),
     key(DELIVERY, "policy_timeout_ms", "MS", "10000", "The longest the policy server may take", |c, t| {
         set(&mut c.policy_timeout, parse::millis(t))
     }),

@@ -114,6 +114,8 @@ pub struct Config {
     /// The DNS name that Waypost gives when it asks a target for its consent (`handshake`). Default none:
     /// this machine's name.
     pub webhook_origin: Option<String>,
+    /// Where an event is sent for each dead letter of a subscription that has no `dead_letter_url` of its own. Default none.
+    pub dead_letter_url: Option<Url>,
     /// The longest the policy server may take to answer. Default 10 s.
     pub policy_timeout: Duration,
     /// The most attempts under way at once. Default 512.
@@ -280,6 +282,7 @@ impl Default for Config {
             attempt_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             webhook_origin: None,
+            dead_letter_url: None,
             policy_timeout: Duration::from_secs(10),
             in_flight_max: 512,
             subscription_in_flight_max: 64,

@@ -90,7 +90,16 @@ impl From<std::convert::Infallible> for PublishError {
 
 impl From<intake::Error> for PublishError {
     fn from(error: intake::Error) -> Self {
-        Self::Unavailable(chain::text(&error))
+        match error {
+            intake::Error::Match { .. } | intake::Error::Reserved { .. } | intake::Error::Sender => {
+                Self::Invalid(chain::text(&error))
+            }
+            intake::Error::TooMuch { .. }
+            | intake::Error::Busy { .. }
+            | intake::Error::Behind { .. }
+            | intake::Error::Full { .. }
+            | intake::Error::Log { .. } => Self::Unavailable(chain::text(&error)),
+        }
     }
 }
 

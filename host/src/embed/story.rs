@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::http::story::{self, View};
-use waypost_domain::{Entry, Event, EventId, State, SubscriptionId};
+use waypost_domain::{Entry, Event, EventId, State, SubscriptionId, operator};
 use waypost_store::LoggedEvent;
 
 /// An event of the log with what became of it, as far as a user may see it.
@@ -42,9 +42,9 @@ impl EventStory {
         &self.event.event
     }
 
-    /// Returns who sent it.
+    /// Returns who sent it: `waypost` for what Waypost tells its operators.
     pub fn sender(&self) -> &str {
-        &self.event.sender
+        operator::shown(&self.event.sender)
     }
 
     /// Returns when it was received.

@@ -416,6 +416,8 @@ impl From<intake::Error> for ApiError {
                 let detail = format!("event {index} of the request: {}", chain::text(source));
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
             }
+            intake::Error::Reserved { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+            intake::Error::Sender => Self::bad_request(error.to_string()),
             intake::Error::TooMuch { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
             intake::Error::Busy { .. } | intake::Error::Behind { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())

@@ -321,7 +321,8 @@ pub(super) async fn update(
     body: Body,
 ) -> Result<Response, ApiError> {
     let (body, _taken) = body::read(&headers, body, &api.limits.subscription).await?;
-    let (changed, sending) = update_from(&api, &user, id, &if_match, body::object(&headers, &body)?).await?;
+    let (changed, sending) =
+        Box::pin(update_from(&api, &user, id, &if_match, body::object(&headers, &body)?)).await?;
     Ok(with_tag(sending.answer(show(&api, &changed)), changed.revision))
 }
 
@@ -344,7 +345,7 @@ pub(crate) async fn update_from(
     let (dialect, vault) = (api.filter_dialect, api.store.vault());
     subscription_body::update(body.clone(), &mut wanted, dialect, vault, now)?;
     sending.apply(&mut wanted, vault, now)?;
-    if wanted.target_url != stored.target_url {
+    if wanted.target_url != stored.target_url || wanted.dead_letter_url != stored.dead_letter_url {
         check_target(api, &wanted)?;
     }
     let _referring = plugins::refer(api, Some(&stored), &wanted).await?;
@@ -470,18 +471,22 @@ pub(crate) async fn remove_of(
 /// Refuses a target that the guard refuses by its text: this Waypost itself, an address that is not open, a
 /// name that is denied. The addresses of a name are checked when a connection is made.
 fn check_target(api: &Api, subscription: &Subscription) -> Result<(), ApiError> {
-    let target = &subscription.target_url;
-    let Some((host, port)) = target.host_and_port() else { return Ok(()) };
+    check_url(api, "target_url", &subscription.target_url)?;
+    subscription.dead_letter_url.as_ref().map_or(Ok(()), |url| check_url(api, "dead_letter_url", url))
+}
+
+fn check_url(api: &Api, member: &str, url: &TargetUrl) -> Result<(), ApiError> {
+    let Some((host, port)) = url.host_and_port() else { return Ok(()) };
     api.guard.check_url(Agent::Delivery, host, port).map_err(|refused| {
         let detail = match refused {
             Refused::Own(_) => format!(
-                "`target_url` is this Waypost itself ({host}:{port}), which takes no deliveries: name another service"
+                "`{member}` is this Waypost itself ({host}:{port}), which takes no deliveries: name another service"
             ),
             Refused::NotPublic { .. } | Refused::Denied { .. } | Refused::NoHost(_) => {
-                format!("`target_url` must not lead there: {refused}")
+                format!("`{member}` must not lead there: {refused}")
             }
         };
-        ApiError::field("/target_url", detail)
+        ApiError::field(format!("/{member}"), detail)
     })
 }
 

@@ -313,12 +313,16 @@ pub(super) async fn retry(
     Parameters(only): Parameters<Only>,
 ) -> Result<Json<v1::Redelivery>, ApiError> {
     let view = find(&api, &user, id).await?;
-    let matches = api.intake.matches(&view.event.event).await;
+    let matches = api.intake.matches(&view.event.event, &view.event.sender).await;
     let matches = matches.map_err(|error| ApiError::bad_request(error.to_string()))?;
     let (mut matched, mut failed) = (matches.matched, matches.failed);
+    // No filter chooses what goes where dead letters go.
+    let letters = view.deliveries.iter().map(|delivery| delivery.recipient);
+    let letters = letters.filter(|recipient| recipient.dead_letters_owner().is_some());
+    matched.extend(letters.filter(|id| api.directory.recipient(*id).is_some_and(|now| now.is_active())));
     let is_meant = |recipient: RecipientId| {
         let id = recipient.subscription_id();
-        let own = || api.directory.get(id).is_some_and(|subscription| subscription.user == user.name);
+        let own = || api.directory.recipient(recipient).is_some_and(|now| now.user == user.name);
         only.subscription.is_none_or(|only| only == id) && (user.is_admin() || own())
     };
     // A run that was dispatched by request does not depend on routes: it goes to its own handler, and waits

@@ -46,8 +46,9 @@ pub(super) async fn explain(
     let explained = explained.map_err(|error| ApiError::bad_request(error.to_string()))?;
     let more = explained.len() < count || count == PAGE;
     let next = explained.last().filter(|_| more).map(|(last, _)| link(last.subscription.id));
-    let subscriptions =
-        explained.iter().map(|(known, explanation)| show_subscription(view, known, explanation.as_ref()));
+    let subscriptions = explained
+        .iter()
+        .map(|(known, explanation)| show_subscription(api, view, known, explanation.as_ref()));
     let subscriptions = subscriptions.collect();
     let handlers = if asking.is_admin() { Some(handlers(api, view).await?) } else { None };
     Ok(v1::Explanation { user: user.to_owned(), subscriptions, handlers, next })
@@ -94,6 +95,7 @@ fn explain_all(
 }
 
 fn show_subscription(
+    api: &Api,
     view: &View,
     known: &CompiledSubscription,
     explanation: Option<&Explanation>,
@@ -101,12 +103,13 @@ fn show_subscription(
     let subscription = &known.subscription;
     let delivery = view.deliveries.iter().find(|delivery| delivery.recipient == subscription.id.into());
     let filter = known.filter.as_ref().zip(explanation);
+    let may_get = api.directory.may_get(subscription, &view.event);
     v1::SubscriptionExplanation {
         subscription: subscription.id.uuid(),
         name: subscription.name.clone(),
         matches: explanation.is_some_and(|explanation| explanation.matches),
         delivery: delivery.map(|delivery| words::delivery_state(&delivery.state)),
-        reason: reason(view, known, delivery, explanation),
+        reason: reason(view, known, delivery, explanation, may_get),
         filter: filter.map(|(filter, explanation)| show(filter, explanation)),
     }
 }
@@ -118,10 +121,15 @@ fn reason(
     known: &CompiledSubscription,
     delivery: Option<&Delivery>,
     explanation: Option<&Explanation>,
+    may_get: bool,
 ) -> String {
     let (event, subscription) = (&view.event, &known.subscription);
     if let Some(delivery) = delivery {
         return format!("there is a delivery of the event to it, in the state `{}`", delivery.state.name());
+    }
+    if !may_get {
+        return "operator events go to the subscriptions of admins, and none goes to the one that it is about"
+            .to_owned();
     }
     if let Some(failed) = view.failed.iter().find(|failed| failed.recipient == subscription.id.into()) {
         return format!("its filter failed when the event came: {}", failed.reason);

@@ -12,8 +12,8 @@ use crate::identity::User;
 use waypost_domain::event::Wire;
 use waypost_domain::plugin::{PluginRun, Verdict};
 use waypost_domain::{
-    Answer, Attempt, DeliveryId, Entry, HandlerRun, Holder, Outcome, RecipientId, State, Subscription,
-    TaskStatus,
+    Answer, Attempt, DeliveryId, Entry, HandlerRun, Holder, OPERATOR, Outcome, RecipientId, State,
+    Subscription, TaskStatus, operator,
 };
 use waypost_engine::delivery::{BreakerState, GateHold};
 use waypost_handlers::Progress;
@@ -67,11 +67,17 @@ impl View {
             user.is_admin() || subscription.is_some_and(|subscription| subscription.user == user.name)
         };
         let is_free = user.is_admin() || event.sender == user.name;
-        let may_know = |was_allowed| is_free || was_allowed || !api.dispatcher.asks_policy();
+        // Policy does not ask about operator events.
+        let all_may = event.sender != OPERATOR && !api.dispatcher.asks_policy();
+        let may_know = |was_allowed| is_free || was_allowed || all_may;
         let is_seen = |delivery: &Delivery| match delivery.handler {
             // A run can be seen by admins and the event's sender only.
             Some(_) => is_free,
-            None => is_visible(delivery.now.as_ref()) && may_know(delivery.was_allowed),
+            // What goes where dead letters go was allowed before it died.
+            None => {
+                let was_allowed = delivery.was_allowed || delivery.recipient.dead_letters_owner().is_some();
+                is_visible(delivery.now.as_ref()) && may_know(was_allowed)
+            }
         };
         let deliveries: Vec<_> = deliveries.filter(is_seen).collect();
         let mut failed = story.failed;
@@ -127,7 +133,7 @@ impl View {
             id: self.event.id.uuid(),
             received: self.event.received.into(),
             status: self.status().to_string(),
-            sender: self.event.sender.clone(),
+            sender: operator::shown(&self.event.sender).to_owned(),
             mode,
             content_type: content_type.clone().filter(|_| self.shows_event),
             event: self.shows_event.then(|| raw_json(&self.event)).transpose()?,
@@ -158,8 +164,7 @@ fn show_failed(failed: &FailedFilter, api: &Api) -> v1::FailedFilter {
 
 /// Explains that a run waits for a handler that is no longer configured.
 fn stranded(api: &Api, recipient: RecipientId) -> Option<String> {
-    let is_there =
-        api.directory.get(recipient.subscription_id()).is_some() || api.runs.name(recipient).is_some();
+    let is_there = api.directory.recipient(recipient).is_some() || api.runs.name(recipient).is_some();
     (!is_there).then(|| "waits: its handler is not in the configuration any more".to_owned())
 }
 
@@ -197,7 +202,7 @@ impl Delivery {
         };
         // A finished run may still be cleaning up.
         let progress = progress.filter(|_| state == State::Delivering);
-        let now = api.directory.get(recipient.subscription_id());
+        let now = api.directory.recipient(recipient);
         let others_held = api.dispatcher.hold(recipient).or_else(|| api.runs.hold(recipient));
         let gate = now.as_ref().filter(|now| now.is_active()).and_then(|now| api.dispatcher.gate(now));
         let mut delivery = Self {
@@ -244,7 +249,7 @@ impl Delivery {
             subscription: self.recipient.uuid(),
             handler: self.handler.clone(),
             name: self.now.as_ref().map(|now| &now.name).or(self.handler.as_ref()).cloned(),
-            user: self.now.as_ref().map(|now| now.user.clone()),
+            user: self.now.as_ref().map(|now| operator::shown(&now.user).to_owned()),
             target_url: self.now.as_ref().map(|now| now.target_url.as_str().to_owned()),
             state: words::delivery_state(&self.state),
             reason: reason.cloned(),

@@ -74,6 +74,7 @@ pub(super) fn show(
             .order
             .as_ref()
             .map_or_else(Default::default, |order| words::on_dead(order.on_dead)),
+        dead_letter_url: subscription.dead_letter_url.as_ref().map(|url| url.as_str().to_owned()),
         held: None,
         breaker: None,
         counts: None,
@@ -187,6 +188,11 @@ fn apply_optional(
     if let Some(limit) = optional::<String>(&mut body, "rate_limit", "a string such as \"50/s\", or null")? {
         let parsed = limit.map(|text| text.parse()).transpose();
         to.rate_limit = parsed.map_err(|error| ApiError::field("/rate_limit", format!("{error}")))?;
+    }
+    if let Some(url) = optional::<String>(&mut body, "dead_letter_url", "a URL, or null")? {
+        let parsed = url.map(|text| text.parse()).transpose();
+        to.dead_letter_url = parsed
+            .map_err(|error| ApiError::field("/dead_letter_url", format!("`dead_letter_url` {error}")))?;
     }
     to.order = take_order(&mut body, to.order.take(), to.filter_dialect)?;
     if let Some(format) = optional(&mut body, "event_format", "\"original\" or \"1.0\"")? {

@@ -316,7 +316,7 @@ impl Identity {
             Some(User { name: user, scopes, via, address: self.address(peer, headers), expires: None })
         };
         if let Some(Caller(name)) = parts.extensions.get() {
-            return Ok(user(name.clone(), Via::Program));
+            return Ok(user(checked(name)?, Via::Program));
         }
         let is_forwarded = address::is_forwarded(headers);
         if let Some(name) = named {
@@ -336,7 +336,7 @@ impl Identity {
         // What a proxy on this machine forwards does not come from this machine.
         let is_local = peer.is_loopback() && is_trusted && !is_forwarded;
         let default = &self.settings.default_user;
-        Ok(if is_local && !default.is_empty() { user(default.clone(), Via::Default) } else { None })
+        Ok(if is_local && !default.is_empty() { user(checked(default)?, Via::Default) } else { None })
     }
 
     /// Returns the name in the user header, if there is one.
@@ -395,6 +395,15 @@ impl Identity {
             None => known.token.is_expired(now),
         });
         spent.map(|known| known.token.id).collect()
+    }
+}
+
+/// Returns a name that no header has carried: one with control characters could be that of no user
+/// ([`waypost_domain::OPERATOR`]).
+fn checked(name: &str) -> Result<String, Refusal> {
+    match name.contains(char::is_control) {
+        true => Err(Refusal::Name(name.escape_default().to_string())),
+        false => Ok(name.to_owned()),
     }
 }
 

@@ -171,6 +171,21 @@ fn an_invalid_name_is_refused() {
     }
 }
 
+/// What sends operator events has a name that no user can have, however they are identified.
+#[test]
+fn nobody_is_called_as_what_sends_operator_events() {
+    assert!(HeaderValue::from_str(waypost_domain::OPERATOR).is_err());
+    let local = "127.0.0.1".parse().unwrap();
+    let mut parts = parts("/", &[]);
+    parts.extensions.insert(Caller(waypost_domain::OPERATOR.to_owned()));
+    let refused = identity().user(local, &parts, Scope::Read).unwrap_err();
+    assert!(matches!(&refused, Refusal::Name(name) if name == "\\u{1f}waypost"), "{refused:?}");
+    let settings = Settings { default_user: waypost_domain::OPERATOR.to_owned(), ..settings() };
+    let producers = "one whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().unwrap();
+    let identity = Identity::new(settings, Arc::new(Tokens::new(Vec::new())), producers);
+    assert!(matches!(read(&identity, "127.0.0.1", &[]), Err(Refusal::Name(_))));
+}
+
 /// The first of two headers counted. Behind a proxy that adds its own, a client could name any user.
 #[test]
 fn repeated_headers_are_refused() {

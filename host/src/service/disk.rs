@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use walkdir::WalkDir;
 
 use jiff::Timestamp;
-use waypost_domain::EventId;
+use waypost_domain::{EventId, Notice};
+use waypost_engine::announcer::Notices;
 use waypost_engine::intake::{DiskFull, Intake};
 use waypost_store::redb::FILE_NAME;
 use waypost_store::{DiskUse, Error, Purge, Store};
@@ -37,6 +38,8 @@ pub(super) struct DiskKeeper {
     pub(super) data: PathBuf,
     /// The most bytes that the folder may have.
     pub(super) max: Option<u64>,
+    /// Operators are told when it is nearly full.
+    pub(super) notices: Arc<Notices>,
 }
 
 impl DiskKeeper {
@@ -72,6 +75,11 @@ impl DiskKeeper {
         if used <= max {
             state.walked = None;
         }
+        let is_low = used > nearly(max);
+        if is_low && (!state.is_low || used > max && !state.is_full) {
+            self.notices.tell(Notice::DiskLow { used, max });
+        }
+        state.is_low = is_low;
         if used > max && !state.is_full {
             tracing::warn!(
                 used,
@@ -126,6 +134,11 @@ fn low(max: u64) -> u64 {
     max - max / 20
 }
 
+/// Above what a folder counts as nearly full.
+fn nearly(max: u64) -> u64 {
+    max - max / 10
+}
+
 /// What it remembers.
 #[derive(Default)]
 struct State {
@@ -140,6 +153,7 @@ struct State {
     /// The last purge that came to the end of the log.
     walked: Option<Walked>,
     is_full: bool,
+    is_low: bool,
 }
 
 /// A purge that came to the end of the log without making enough room.

@@ -23,7 +23,9 @@ use jiff::Timestamp;
 
 use waypost_domain::plugin::{PluginRun, RenderedPayload, Report, StateChange};
 use waypost_domain::recovery::ScanProgress;
-use waypost_domain::{Action, AuditEntry, Event, EventId, PluginDigest, RecipientId, Subscription, recovery};
+use waypost_domain::{
+    Action, Announcement, AuditEntry, Event, EventId, PluginDigest, RecipientId, Subscription, recovery,
+};
 
 pub use self::redb::Store;
 pub use changes::{ChangeSet, Changes};
@@ -227,6 +229,48 @@ pub enum Put {
     Gone,
     /// Nothing is written: there is no such module.
     NoModule(PluginDigest),
+}
+
+/// The place of an announcement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AnnouncementPlace {
+    /// The group of writes that it came with.
+    pub group: u64,
+    /// Its place among those of the group.
+    pub index: u32,
+}
+
+/// The oldest announcements that have not been logged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnnouncementPage {
+    /// The place of the first.
+    pub first: AnnouncementPlace,
+    /// The place of the last.
+    pub last: AnnouncementPlace,
+    /// Those that can be read.
+    pub found: Vec<AnnouncementRow>,
+}
+
+/// An announcement that has not been logged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnnouncementRow {
+    /// Its place.
+    pub place: AnnouncementPlace,
+    /// The announcement.
+    pub announcement: Announcement,
+    /// What names the event that it is about, if that is still in the log.
+    pub event: Option<EventName>,
+}
+
+/// What names an event to those who do not see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventName {
+    /// The `id` that its producer gave it.
+    pub id: String,
+    /// Its `source`.
+    pub source: String,
+    /// Its `type`.
+    pub ty: String,
 }
 
 /// The place of an entry in the audit.

@@ -23,7 +23,7 @@ use self::ingest::Ingest;
 use crate::harness::{Api, Server, merged, wait_until};
 
 /// Writes a shell script into a folder and returns its path.
-fn script(folder: &Path, name: &str, text: &str) {
+pub(crate) fn script(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();

@@ -102,7 +102,7 @@ async fn no_event_is_lost_between_the_replay_and_live_delivery() {
 
 #[tokio::test]
 async fn kill_9_during_a_replay_loses_nothing_and_makes_no_second_delivery() {
-    let flags = ["--recover-events-per-second", "400"];
+    let flags = ["--recover-events-per-second", "400", "--admin-users", "nobody"];
     let (mut server, target) = (Server::with(&flags).await, Target::start().await);
     let mut logged = Vec::new();
     for part in 0..12 {
@@ -197,7 +197,7 @@ async fn the_replay_of_a_disabled_subscription_waits_and_then_misses_nothing() {
 /// matched live nor scanned, and the replay reported that it was done.
 #[tokio::test]
 async fn events_that_come_while_the_subscription_is_disabled_are_replayed_too() {
-    let flags = ["--recover-events-per-second", "30"];
+    let flags = ["--recover-events-per-second", "30", "--admin-users", "nobody"];
     let (server, target) = (Server::with(&flags).await, Target::start().await);
     let mut all = fill(&server, "before", 100).await;
     let uuid = server.subscribe(json!({"target_url": target.url("/t"), "start_at": "earliest"})).await;

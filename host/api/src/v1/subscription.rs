@@ -64,6 +64,9 @@ pub struct Subscription {
     /// What becomes of those behind a dead letter, where there is an order.
     #[serde(default)]
     pub on_dead: OnDead,
+    /// Where an event is sent of each dead letter; null for where those of the service go, if anywhere.
+    #[serde(default)]
+    pub dead_letter_url: Option<String>,
     /// What keeps its deliveries from the target now; null for nothing, and in lists.
     #[serde(default)]
     pub held: Option<Hold>,
@@ -224,6 +227,10 @@ pub struct NewSubscription {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(examples("50/s", "1000/h burst 20"))]
     pub rate_limit: Option<String>,
+    /// Where an `io.waypost.delivery.dead` is sent for each dead letter; null for where those of the service go, if anywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(examples("http://127.0.0.1:9000/dead"))]
+    pub dead_letter_url: Option<String>,
     /// In which order deliveries are made: `"fifo"`, one after the other as the events were accepted, or so for each value
     /// of a key; null for none.
     #[serde(skip_serializing_if = "Option::is_none")]

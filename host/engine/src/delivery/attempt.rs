@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::answer::exchange;
 use super::credentials::Credentials;
 use super::functions;
-use super::gate::{Finding, Ticket};
+use super::gate::{Echo, Finding, Ticket};
 use super::outcome::{Response, SubscriptionEffect, classify_response, of_output};
 use super::outputs::send_outputs;
 use super::pipeline::{PluginContext, SendPlan, decide};
@@ -13,7 +13,7 @@ use super::request;
 use super::targets::Targets;
 use crate::policy::{Policy, Verdict};
 use crate::worker::{Assignment, AttemptRecord, Next};
-use waypost_domain::{Answer, Holder, Outcome};
+use waypost_domain::{Answer, Holder, OPERATOR, Outcome};
 
 /// The most characters of a policy server's answer in the reason of a held delivery.
 const TOLD_MAX: usize = 200;
@@ -28,7 +28,12 @@ pub(super) async fn make(
     record: &mut AttemptRecord,
 ) -> Option<Next<SubscriptionEffect>> {
     let Assignment { subject: subscription, pending, slot, .. } = *assignment;
-    if !record.progress.allowed && !matches!(targets.policy, Policy::Everyone) {
+    let is_told = pending.event.sender == OPERATOR;
+    if is_told && !targets.directory.may_get(subscription, &pending.event) {
+        // Its user is no admin any more.
+        return Some(Next::Over(Outcome::Denied, SubscriptionEffect::Nothing));
+    }
+    if !is_told && !record.progress.allowed && !matches!(targets.policy, Policy::Everyone) {
         let asking = Box::pin(targets.policy.ask(pending.event.id, &pending.event.event, subscription));
         match &*slot.unless_needed(asking).await? {
             Verdict::Allowed(answer) => record.policy.clone_from(answer),
@@ -83,7 +88,8 @@ fn conclude(
     let retry = targets.retry_of_probe(assignment, &ticket, now);
     if let Some(finding) = Finding::of(&response) {
         record.answered_in = Some(now - begun);
-        targets.gates.note(assignment.subject, ticket, finding, now);
+        let echo = Echo::of(&assignment.pending.event.sender);
+        targets.gates.note(assignment.subject, ticket, finding, now, echo);
     } else {
         ticket.unspend();
     }

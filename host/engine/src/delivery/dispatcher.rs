@@ -17,6 +17,7 @@ use super::last_success::LastSuccess;
 use super::oauth::Tokens;
 use super::order;
 use super::targets::Targets;
+use crate::announcer::Notices;
 use crate::directory::Directory;
 use crate::modules::Modules;
 use crate::policy::Policy;
@@ -163,6 +164,11 @@ impl Dispatcher {
             self.targets.store.wakes().push([(subscription.id.into(), Wake::early())]);
         }
         is_open
+    }
+
+    /// Returns where to tell operators what is not kept.
+    pub fn notices(&self) -> Arc<Notices> {
+        Arc::clone(self.targets.gates.notices())
     }
 
     /// Returns what holds a subscription's deliveries, other than their target and plugin, and since when.

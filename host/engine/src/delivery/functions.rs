@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::gate::{Finding, Ticket};
+use super::gate::{Echo, Finding, Ticket};
 use super::outcome::{SubscriptionEffect, failure};
 use super::targets::Targets;
 use crate::worker::{Assignment, AttemptRecord, Next};
@@ -88,7 +88,8 @@ pub(super) async fn call(
         Ok(()) | Err(FunctionError::Final(_)) => Finding::Alive,
         Err(FunctionError::Retry(reason)) => Finding::Down(reason.clone(), None),
     };
-    targets.gates.note(subscription, ticket, finding, now);
+    let echo = Echo::of(&assignment.pending.event.sender);
+    targets.gates.note(subscription, ticket, finding, now, echo);
     (record.answered_in, record.missed) = (Some(now - begun), retry.missed);
     let (outcome, effect) = match result {
         Ok(()) => (Outcome::Delivered, SubscriptionEffect::Reached),

@@ -21,7 +21,8 @@ use tokio::time::Instant;
 
 use super::circuit::{Circuit, Rules, Success, Turn};
 use super::outcome::Response;
-use waypost_domain::{RateLimit, Subscription, SubscriptionId};
+use crate::announcer::Notices;
+use waypost_domain::{Notice, OPERATOR, RateLimit, Subscription, SubscriptionId, operator};
 use waypost_runtime::clock::Wall;
 
 /// When the breaker of a target opens, and for how long.
@@ -40,6 +41,8 @@ pub(super) struct Gates {
     /// How many there are: usually none, which is then known without the lock.
     count: AtomicUsize,
     wall: Wall,
+    /// Operators are told of breakers.
+    notices: Arc<Notices>,
 }
 
 /// The gate of one subscription.
@@ -134,6 +137,15 @@ pub(super) struct Ticket {
     probe: Option<Instant>,
 }
 
+/// Whether an attempt is one to tell operators something: what follows from it is not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Echo {
+    /// It is.
+    Yes,
+    /// It is one for an event of a producer.
+    No,
+}
+
 /// What an attempt says of its target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Finding {
@@ -143,6 +155,13 @@ pub(super) enum Finding {
     Busy(Option<Duration>),
     /// It did not answer, or that it cannot; and for how long it wants a pause.
     Down(String, Option<Duration>),
+}
+
+impl Echo {
+    /// Tells which an attempt is for an event of this sender.
+    pub(super) fn of(sender: &str) -> Self {
+        if sender == OPERATOR { Self::Yes } else { Self::No }
+    }
 }
 
 impl Finding {
@@ -209,13 +228,20 @@ impl Gates {
         map.get_mut(&subscription.id)
     }
 
-    /// Notes what an attempt that sent something says of the target.
+    /// Returns where operators are told of breakers.
+    pub(super) fn notices(&self) -> &Arc<Notices> {
+        &self.notices
+    }
+
+    /// Notes what an attempt that sent something says of the target. Operators are told of its breaker, except by an
+    /// `echo`: an attempt to tell them something.
     pub(super) fn note(
         &self,
         subscription: &Subscription,
         mut ticket: Ticket,
         finding: Finding,
         now: Instant,
+        echo: Echo,
     ) {
         let (is_probe, begun) = (ticket.probe.take().is_some(), ticket.given);
         ticket.spend();
@@ -231,11 +257,15 @@ impl Gates {
             // The subscription was changed meanwhile: this says nothing about it as it is now.
             return;
         }
-        gate.note(id, finding, (is_probe, begun), now, &self.wall);
+        let notice = gate.note(id, finding, (is_probe, begun), now, &self.wall);
         if gate.is_clean(now) {
             map.remove(&id);
         }
         self.count.store(map.len(), Ordering::Relaxed);
+        drop(map);
+        if let (Some(notice), Echo::No) = (notice, echo) {
+            self.notices.tell(notice);
+        }
     }
 
     /// Returns when a subscription's next attempt may be made, if not now.
@@ -293,6 +323,8 @@ impl Gates {
         let mut map = self.map.lock();
         map.remove(&id);
         self.count.store(map.len(), Ordering::Relaxed);
+        drop(map);
+        self.notices.forget(id);
     }
 }
 
@@ -328,24 +360,28 @@ impl Gate {
         (is_probe, begun): (bool, Instant),
         now: Instant,
         wall: &Wall,
-    ) {
+    ) -> Option<Notice> {
+        let mut notice = None;
         let asked_for = match finding {
             Finding::Alive => {
                 self.busy = 0;
-                self.succeed(id, is_probe, now);
-                return;
+                return self.succeed(id, is_probe, now);
             }
             Finding::Busy(wait) => {
-                self.succeed(id, is_probe, now);
+                notice = self.succeed(id, is_probe, now);
                 let own = || (PAUSE_OWN * 2u32.saturating_pow(self.busy.min(16))).min(PAUSE_OWN_MAX);
                 // Of several that were under way at once, only the first begins a pause of our own.
                 wait.or_else(|| self.paused(now).is_none().then(own))
             }
             Finding::Down(reason, wait) => {
                 let circuit = self.circuit.get_or_insert_with(|| Circuit::new(&TARGET));
+                let was_open = circuit.open().is_some();
                 if let Some(until) = circuit.fail(reason, is_probe, begun, now) {
                     let (failures, reason, until) = (circuit.failures(), circuit.reason(), wall.at(until));
                     tracing::warn!(subscription = %id, failures, reason, %until, "its target is down: the breaker is open");
+                    let (subscription, reason) = (id, operator::shortened(reason));
+                    let opened = Notice::BreakerOpened { subscription, failures, reason, until };
+                    notice = (!was_open).then_some(opened);
                 }
                 wait
             }
@@ -361,17 +397,20 @@ impl Gate {
             };
             self.pause = Some(Pause { since, until });
         }
+        notice
     }
 
-    fn succeed(&mut self, id: SubscriptionId, is_probe: bool, now: Instant) {
-        let Some(circuit) = &mut self.circuit else { return };
+    fn succeed(&mut self, id: SubscriptionId, is_probe: bool, now: Instant) -> Option<Notice> {
+        let circuit = self.circuit.as_mut()?;
         let success = circuit.succeed(is_probe, now);
         if let Success::Clean { .. } = success {
             self.circuit = None;
         }
         if matches!(success, Success::Closed | Success::Clean { was_open: true }) {
             tracing::info!(subscription = %id, "its target answers again: the breaker is closed");
+            return Some(Notice::BreakerClosed { subscription: id });
         }
+        None
     }
 
     /// Tells whether there is nothing to remember.
@@ -491,7 +530,7 @@ mod tests {
     /// Asks, and answers with what the attempt says.
     fn attempt(gates: &Arc<Gates>, of: &Subscription, finding: Finding, now: Instant) -> Result<(), Instant> {
         let ticket = gates.ask(of, now)?;
-        gates.note(of, ticket, finding, now);
+        gates.note(of, ticket, finding, now, Echo::No);
         Ok(())
     }
 
@@ -568,14 +607,14 @@ mod tests {
         let hold = gates.hold(&plain, now + secs(29)).unwrap();
         assert_eq!(hold.by, HeldBy::Target);
         // One that was under way is answered.
-        gates.note(&plain, Ticket::free(now), Finding::Alive, now + secs(1));
+        gates.note(&plain, Ticket::free(now), Finding::Alive, now + secs(1), Echo::No);
         assert!(gates.ask(&plain, now + secs(29)).is_err(), "the pause goes on");
         assert!(gates.ask(&subscription(None), now).is_ok(), "another subscription");
         // Without a word on how long, each answer in a row doubles the pause; those of one moment are one.
         let mut at = now + secs(30);
         for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
             attempt(&gates, &plain, Finding::Busy(None), at).unwrap();
-            gates.note(&plain, Ticket::free(now), Finding::Busy(None), at);
+            gates.note(&plain, Ticket::free(now), Finding::Busy(None), at, Echo::No);
             assert_eq!(gates.shut_until(&plain, at), Some(at + secs(wait)));
             at += secs(wait);
         }
@@ -592,7 +631,7 @@ mod tests {
         let ticket = gates.ask(&old, now).unwrap();
         let new = Subscription { updated: Timestamp::MAX, ..old.clone() };
         attempt(&gates, &new, Finding::Alive, now).unwrap();
-        gates.note(&old, ticket, Finding::Busy(None), now);
+        gates.note(&old, ticket, Finding::Busy(None), now, Echo::No);
         assert_eq!(gates.ask(&new, now).err(), Some(now + secs(3600)));
     }
 
@@ -612,7 +651,7 @@ mod tests {
         assert!(gates.ask(&plain, later).is_err());
         drop(probe);
         let probe = gates.ask(&plain, later).unwrap();
-        gates.note(&plain, probe, Finding::Alive, later);
+        gates.note(&plain, probe, Finding::Alive, later, Echo::No);
         assert_eq!(gates.target(&plain).unwrap().phase, TargetPhase::Opening);
         attempt(&gates, &plain, down(), later).unwrap();
         assert_eq!(

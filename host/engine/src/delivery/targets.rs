@@ -203,7 +203,7 @@ impl Deliverer for Targets {
 
 /// Returns where a subscription stands.
 pub(crate) fn standing(directory: &Directory, recipient: RecipientId) -> Standing<Subscription> {
-    match directory.get(recipient.subscription_id()) {
+    match directory.recipient(recipient) {
         None => Standing::Inactive,
         Some(subscription) if subscription.deleted.is_some() => Standing::Gone,
         Some(subscription) if subscription.is_active() => Standing::Active(subscription),
@@ -257,6 +257,9 @@ impl Targets {
             SubscriptionEffect::DisableUnlessReached(error) => (error, true),
             SubscriptionEffect::Disable(error) => (error, false),
         };
+        if RecipientId::from(assignment.subject.id).dead_letters_owner().is_some() {
+            return Effect::Nothing;
+        }
         let first = assignment.pending.progress.first_attempt.unwrap_or(assignment.at);
         let (targets, subscription) = (Arc::clone(self), Arc::clone(assignment.subject));
         Effect::First(Box::pin(async move {

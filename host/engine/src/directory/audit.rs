@@ -52,6 +52,7 @@ pub(super) fn changed(before: &Subscription, after: &Subscription, by: &Actor) -
         open("timeout_ms", |of| json!(of.timeout.map(|time| time.as_millis()))),
         open("max_in_flight", |of| json!(of.max_in_flight)),
         open("rate_limit", |of| json!(of.rate_limit.map(|limit| limit.to_string()))),
+        ("dead_letter_url", before.dead_letter_url != after.dead_letter_url, letters(before), letters(after)),
         open("ordering", |of| of.order.as_ref().map_or(Value::Null, |order| format!("{order:?}").into())),
         open("event_format", |of| format!("{:?}", of.event_format).into()),
         open("content_mode", |of| format!("{:?}", of.content_mode).into()),
@@ -84,6 +85,10 @@ fn module(of: &Subscription) -> Value {
 
 fn target(of: &Subscription) -> Value {
     of.target_url.without_query().as_str().into()
+}
+
+fn letters(of: &Subscription) -> Value {
+    json!(of.dead_letter_url.as_ref().map(|url| url.without_query().as_str().to_owned()))
 }
 
 /// Shortens a text.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::snapshot::{self, Snapshot};
 use super::{CompiledSubscription, has_same_filter};
-use waypost_domain::{Subscription, SubscriptionId};
+use waypost_domain::{RecipientId, Subscription, SubscriptionId};
 use waypost_matching::Filter;
 use waypost_store::{ChangeSet, Changes, Position, StoredSubscription, Wake, WakeSet};
 
@@ -90,6 +90,11 @@ impl Follower {
             match stored {
                 Some(stored) if is_known(&stored) => {}
                 Some(stored) => {
+                    let has_letters = |of: &Subscription| of.dead_letter_url.is_some();
+                    let had_letters = next.get(id).is_some_and(|known| has_letters(&known.subscription));
+                    if had_letters || has_letters(&stored.subscription) {
+                        woken.push((RecipientId::dead_letters_of(id), Wake::read()));
+                    }
                     next.put(self.compile(next.get(id), stored).await);
                     woken.push((id.into(), Wake::read()));
                 }

@@ -52,7 +52,7 @@ impl BacklogLimit {
         if lags.iter().map(|(_, lag)| *lag).sum::<u64>() <= self.max {
             return false;
         }
-        let owned = lags.iter().filter_map(|(id, lag)| Some((directory.get(id.subscription_id())?, *lag)));
+        let owned = lags.iter().filter_map(|(id, lag)| Some((directory.recipient(*id)?, *lag)));
         let owned: Vec<_> = owned.collect();
         let lags = owned.iter().map(|(subscription, lag)| (subscription.user.as_str(), *lag));
         counted(lags, self.max, directory.has_one_user()) >= self.max

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::directory::Directory;
 use waypost_domain::recovery::{Mark, ScanProgress};
 use waypost_domain::{Recovery, Subscription};
 use waypost_matching::{Document, Filter, FilterError};
@@ -22,22 +23,30 @@ pub(super) enum Error {
 pub(super) async fn look(
     recovery: &Recovery,
     subscription: &Arc<Subscription>,
+    directory: &Arc<Directory>,
     page: Vec<Arc<LoggedEvent>>,
 ) -> Result<Option<ScanProgress>, Error> {
     let (recovery, subscription) = (recovery.clone(), Arc::clone(subscription));
+    let directory = Arc::clone(directory);
     let looking = tokio::task::spawn_blocking(move || {
         let filter =
             Filter::parse(&subscription.jsonpath, subscription.filter_dialect).map_err(Error::Filter)?;
-        Ok(look_now(&recovery, &filter, &page))
+        let may_get = |logged: &LoggedEvent| directory.may_get(&subscription, logged);
+        Ok(look_now(&recovery, &filter, &page, may_get))
     });
     looking.await.unwrap_or(Err(Error::Broken))
 }
 
-fn look_now(recovery: &Recovery, filter: &Filter, page: &[Arc<LoggedEvent>]) -> Option<ScanProgress> {
+fn look_now(
+    recovery: &Recovery,
+    filter: &Filter,
+    page: &[Arc<LoggedEvent>],
+    may_get: impl Fn(&LoggedEvent) -> bool,
+) -> Option<ScanProgress> {
     let mark = |logged: &Arc<LoggedEvent>| Mark { event: logged.id, received: logged.received };
     let mut scan =
         ScanProgress { first: None, last: mark(page.last()?), events: 0, failed: 0, matched: Vec::new() };
-    for logged in page.iter().filter(|logged| recovery.asks_for(logged.received)) {
+    for logged in page.iter().filter(|logged| recovery.asks_for(logged.received) && may_get(logged)) {
         scan.first.get_or_insert_with(|| mark(logged));
         scan.events += 1;
         match matches(filter, logged) {
@@ -86,12 +95,12 @@ mod tests {
             (1..=6).map(|number| logged(number, if number == 4 { "x" } else { "y" })).collect();
         let recovery = Recovery::new(SubscriptionId::NIL, Some(at(2)), Some(at(6)), "ann".to_owned(), at(9));
         let filter = Filter::parse("$[?@ == 'y']", FilterDialect::Rfc9535).unwrap();
-        let scan = look_now(&recovery, &filter, &page).unwrap();
+        let scan = look_now(&recovery, &filter, &page, |_| true).unwrap();
         assert_eq!(scan.matched, [page[1].id, page[2].id, page[4].id]);
         assert_eq!((scan.events, scan.failed), (4, 0));
         assert_eq!((scan.first.unwrap().event, scan.last.event), (page[1].id, page[5].id));
-        assert_eq!(look_now(&recovery, &filter, &[]), None);
-        let none = look_now(&recovery, &filter, &page[5..]).unwrap();
+        assert_eq!(look_now(&recovery, &filter, &[], |_| true), None);
+        let none = look_now(&recovery, &filter, &page[5..], |_| true).unwrap();
         assert_eq!((none.first, none.events, none.last.event), (None, 0, page[5].id));
     }
 }

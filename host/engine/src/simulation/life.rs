@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use super::targets::{Targets, is_stopped};
 use super::world::{Change, Mood, World, is_final};
@@ -121,7 +120,8 @@ impl Life {
         let count = guard.subscriptions.len();
         let place = guard.dice.random_range(0..SUBSCRIPTIONS_MAX);
         if place >= count {
-            let (id, kind) = (SubscriptionId::from_uuid(Uuid::from_u128(guard.dice.random())), place % KINDS);
+            let id = uuid::Builder::from_random_bytes(guard.dice.random()).into_uuid();
+            let (id, kind) = (SubscriptionId::from_uuid(id), place % KINDS);
             guard.begin_change(id, kind);
             let target = "http://localhost/".parse().unwrap();
             let filter = format!("$.data.kind{kind}");

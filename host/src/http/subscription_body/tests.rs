@@ -150,6 +150,8 @@ async fn a_wrong_member_is_named_on_post_and_on_put() {
         ("/rate_limit", json!({"rate_limit": "50"})),
         ("/rate_limit", json!({"rate_limit": "0/s"})),
         ("/rate_limit", json!({"rate_limit": 50})),
+        ("/dead_letter_url", json!({"dead_letter_url": "ftp://h/"})),
+        ("/dead_letter_url", json!({"dead_letter_url": 7})),
         ("/ordering", json!({"ordering": "lifo"})),
         ("/ordering", json!({"ordering": {"keys": "$.id"}})),
         ("/ordering/key", json!({"ordering": {"key": "$."}})),

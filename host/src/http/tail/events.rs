@@ -76,7 +76,7 @@ impl Events {
     }
 
     fn is_own(&self, recipient: RecipientId) -> bool {
-        let subscription = self.api.directory.get(recipient.subscription_id());
+        let subscription = self.api.directory.recipient(recipient);
         subscription.is_some_and(|subscription| subscription.user == self.user.name)
     }
 

@@ -5,6 +5,7 @@
 //! [`PluginData`], [`Accounts`], [`Access`]); an operation is a function over all of them, in a file of its own.
 
 mod accept;
+mod announce;
 mod bury;
 mod cancel;
 mod expire;
@@ -25,6 +26,7 @@ use redb::ReadableTable as _;
 use self::accept::Accept;
 use super::access::Access;
 use super::accounts::{self, Accounts, OpenAccount};
+use super::announcements::Announcements;
 use super::deliveries::{Deliveries, DeliveryKey};
 use super::group::{Answer, Audited, Group, Op, Settings, Value};
 use super::handle::Fault;
@@ -77,6 +79,8 @@ pub(super) struct Effects {
     pub(super) tokens: Vec<TokenChange>,
     /// Recipients and minutes that were written among those with ended deliveries.
     pub(super) ended_minutes: HashSet<(u128, u64)>,
+    /// Whether there is something to announce.
+    pub(super) has_announced: bool,
 }
 
 /// One group's work.
@@ -91,6 +95,7 @@ pub(super) struct Apply<'a, 'txn> {
     plugin_data: PluginData<'a, 'txn>,
     accounts: Accounts<'a, 'txn>,
     access: Access<'a, 'txn>,
+    announcements: Announcements<'a, 'txn>,
     ids: Ids,
     /// This group.
     position: Position,
@@ -100,6 +105,8 @@ pub(super) struct Apply<'a, 'txn> {
     now: Timestamp,
     new_rows: Vec<NewRow>,
     woken: HashMap<RecipientId, Wake>,
+    /// Of batches with dead letters: which of their events are there and from producers.
+    from_producers: HashMap<u128, Vec<bool>>,
     settings: Option<Settings>,
 }
 
@@ -110,8 +117,19 @@ impl<'a, 'txn> Apply<'a, 'txn> {
         tables: &'a mut Tables<'txn>,
         now: Timestamp,
     ) -> Result<Self, Fault> {
-        let Tables { meta, log, history, pieces, deliveries, registry, modules, plugin_data, usage, access } =
-            tables;
+        let Tables {
+            meta,
+            log,
+            history,
+            pieces,
+            deliveries,
+            registry,
+            modules,
+            plugin_data,
+            usage,
+            access,
+            announcements,
+        } = tables;
         let number = |key: &str| Ok::<_, Fault>(meta.get(key)?.map_or(0, |number| number.value()));
         let (position, millis) = (number(POSITION_KEY)? + 1, number(MILLIS_KEY)?);
         let matching = Position(number(MATCHING_KEY)?);
@@ -128,6 +146,7 @@ impl<'a, 'txn> Apply<'a, 'txn> {
             plugin_data: PluginData::new(plugin_data),
             accounts: Accounts::new(usage, marks, &machine.usage),
             access: Access::new(access, marks),
+            announcements: Announcements::new(announcements),
             ids: Ids::of_group(position, now, millis),
             position: Position(position),
             matching,
@@ -135,6 +154,7 @@ impl<'a, 'txn> Apply<'a, 'txn> {
             now,
             new_rows: Vec::new(),
             woken: HashMap::new(),
+            from_producers: HashMap::new(),
             settings: None,
         })
     }
@@ -146,7 +166,7 @@ impl<'a, 'txn> Apply<'a, 'txn> {
         let mut answers = Vec::with_capacity(ops.len());
         for op in ops {
             answers.push(match op {
-                Op::Accept { .. } | Op::AcceptOnce { .. } => {
+                Op::Accept { .. } | Op::AcceptOnce { .. } | Op::Announce { .. } => {
                     Ok(Value::Accepted(accepted.next().expect("one list for each accept")))
                 }
                 Op::Freeze(_) => rendered.next().expect("one answer for each").map(Value::Flag),
@@ -159,7 +179,7 @@ impl<'a, 'txn> Apply<'a, 'txn> {
 
     fn operation(&mut self, op: &Op) -> Result<Answer, Fault> {
         Ok(Ok(match op {
-            Op::Accept { .. } | Op::AcceptOnce { .. } | Op::Freeze(_) => {
+            Op::Accept { .. } | Op::AcceptOnce { .. } | Op::Announce { .. } | Op::Freeze(_) => {
                 unreachable!("they are applied together")
             }
             Op::PutSubscription(put) => return Ok(subscriptions::put(self, put)?.map(Value::Put)),
@@ -241,8 +261,8 @@ impl<'a, 'txn> Apply<'a, 'txn> {
         }
         self.note_lead()?;
         self.note_bytes()?;
-        let Self { position, log, new_rows, deliveries, woken, registry, settings, accounts, access, .. } =
-            self;
+        let Self { position, log, new_rows, deliveries, woken, registry, settings, .. } = self;
+        let Self { accounts, access, announcements, .. } = self;
         Ok(Effects {
             position,
             batches: log.new,
@@ -257,6 +277,7 @@ impl<'a, 'txn> Apply<'a, 'txn> {
             usage: accounts.users,
             tokens: access.changed,
             ended_minutes: deliveries.ended_minutes,
+            has_announced: announcements.added > 0,
         })
     }
 
@@ -334,9 +355,14 @@ impl<'a, 'txn> Apply<'a, 'txn> {
 
 fn accepts(ops: &[Op]) -> impl Iterator<Item = Accept<'_>> {
     ops.iter().filter_map(|op| match op {
-        Op::Accept { arrivals, matched_at } => Some(Accept { arrivals, matched_at: *matched_at, key: None }),
+        Op::Accept { arrivals, matched_at } => {
+            Some(Accept { arrivals, matched_at: *matched_at, key: None, rows: None })
+        }
         Op::AcceptOnce { arrivals, matched_at, key } => {
-            Some(Accept { arrivals, matched_at: *matched_at, key: Some(*key) })
+            Some(Accept { arrivals, matched_at: *matched_at, key: Some(*key), rows: None })
+        }
+        Op::Announce { arrivals, matched_at, rows } => {
+            Some(Accept { arrivals, matched_at: *matched_at, key: None, rows: *rows })
         }
         _ => None,
     })

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::damage::DeadRow;
 use super::record;
 use crate::{
-    Accepted, Arrival, CountLimits, DELIVERY_BYTES, Error, JobStep, Module, Position, Purge, PurgeReport,
-    Put, Quota, Release, Rendering, Settlement, Step, StoredState,
+    Accepted, AnnouncementPlace, Arrival, CountLimits, DELIVERY_BYTES, Error, JobStep, Module, Position,
+    Purge, PurgeReport, Put, Quota, Release, Rendering, Settlement, Step, StoredState,
 };
 use waypost_domain::job::{Job, Kind};
 use waypost_domain::{
@@ -102,6 +102,13 @@ pub(super) enum Op {
         key: u128,
     },
     ExpireBacklog(ExpireBacklog),
+    /// Operator events, instead of the announcements from the first to the last of `rows`; without these, of something that
+    /// is not kept.
+    Announce {
+        arrivals: Vec<Arrival>,
+        matched_at: Position,
+        rows: Option<(AnnouncementPlace, AnnouncementPlace)>,
+    },
 }
 
 /// An operation that somebody answers for.
@@ -163,7 +170,9 @@ impl Op {
     pub(super) fn size(&self) -> usize {
         OP_BYTES
             + match self {
-                Self::Accept { arrivals, .. } => arrivals.iter().map(Arrival::size).sum(),
+                Self::Accept { arrivals, .. } | Self::Announce { arrivals, .. } => {
+                    arrivals.iter().map(Arrival::size).sum()
+                }
                 Self::AcceptOnce { arrivals, .. } => {
                     arrivals.iter().map(|arrival| arrival.size() + KEY_BYTES).sum()
                 }
@@ -213,6 +222,7 @@ impl Op {
             | Self::PutModule(_) => true,
             Self::Audited(audited) => audited.op.is_asked_for(),
             Self::Recover(_)
+            | Self::Announce { .. }
             | Self::AdvanceJob(_)
             | Self::ExpireBacklog(_)
             | Self::Purge { .. }

@@ -8,6 +8,7 @@
 
 mod access;
 mod accounts;
+mod announcements;
 mod apply;
 mod check;
 mod damage;
@@ -56,16 +57,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
 #[cfg(any(test, feature = "testing"))]
 use crate::faulty::Faults;
 use crate::journal::Journal;
 use crate::{
-    Accepted, Arrival, ChangeSet, CountLimits, Error, JobStep, Module, OrderedPage, OrderedQuery, PageEnd,
-    Position, Purge, PurgeReport, Put, Quota, ReadyPage, ReadyQuery, Release, Rendering, Settlement, Share,
-    Step, Tokens, UserUsage, WakeSet,
+    Accepted, AnnouncementPlace, Arrival, ChangeSet, CountLimits, Error, JobStep, Module, OrderedPage,
+    OrderedQuery, PageEnd, Position, Purge, PurgeReport, Put, Quota, ReadyPage, ReadyQuery, Release,
+    Rendering, Settlement, Share, Step, Tokens, UserUsage, WakeSet,
 };
 use apply::WAITING_STATES;
 use damage::DeadRow;
@@ -114,6 +115,7 @@ pub struct Store {
     alarm: Alarm,
     usage: Arc<Usage>,
     tokens: Arc<Tokens>,
+    announced: Arc<Notify>,
     share: Arc<Share>,
     counts: CountLimits,
     /// What belongs to a journal, if there is one.
@@ -251,6 +253,22 @@ impl Store {
     ) -> Result<Accepted, Error> {
         let key = key.as_u128();
         Ok(self.write(Op::AcceptOnce { arrivals, matched_at, key }).await?.accepted())
+    }
+
+    /// Logs operator events as [`Self::accept`] does, and removes the announcements from the first to the last of `rows` in
+    /// the same transaction. Does nothing if the first of these is not the oldest any more: they are logged.
+    pub async fn announce(
+        &self,
+        arrivals: Vec<Arrival>,
+        matched_at: Position,
+        rows: Option<(AnnouncementPlace, AnnouncementPlace)>,
+    ) -> Result<Accepted, Error> {
+        Ok(self.write(Op::Announce { arrivals, matched_at, rows }).await?.accepted())
+    }
+
+    /// Waits until there may be new announcements. Cancel safe, for one reader.
+    pub async fn announced(&self) {
+        self.announced.notified().await;
     }
 
     /// Removes events from the log, but for those with an open delivery.

@@ -227,6 +227,7 @@ fn around(
         alarm: Alarm::default(),
         usage: Arc::clone(&machine.usage),
         tokens: Arc::clone(&machine.tokens),
+        announced: Arc::default(),
         share: Arc::default(),
         counts: options.counts,
         joined,
@@ -245,6 +246,7 @@ fn publisher(store: &Store) -> Publisher {
         changes: Arc::clone(&store.changes),
         applied: store.applied.clone(),
         tokens: Arc::clone(&store.tokens),
+        announced: Arc::clone(&store.announced),
         runtime: runtime::Handle::try_current().ok(),
         alarm: store.alarm.clone(),
     }

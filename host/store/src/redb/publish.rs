@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::runtime;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::apply::Effects;
 use super::group::{Answer, Value};
@@ -27,6 +27,8 @@ pub(super) struct Publisher {
     pub(super) changes: Arc<ChangeSet>,
     pub(super) applied: watch::Sender<Position>,
     pub(super) tokens: Arc<Tokens>,
+    /// Told of each group with announcements.
+    pub(super) announced: Arc<Notify>,
     /// Where the store was opened, if inside a runtime.
     pub(super) runtime: Option<runtime::Handle>,
     pub(super) alarm: Alarm,
@@ -50,6 +52,9 @@ impl Publisher {
         self.tokens.publish(effects.tokens);
         self.changes.push(effects.position, effects.put, effects.forgotten);
         self.wakes.push(effects.woken);
+        if effects.has_announced {
+            self.announced.notify_one();
+        }
         // Without receivers, this is one lock that nobody else takes.
         self.applied.send_replace(effects.position);
     }

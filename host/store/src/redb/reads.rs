@@ -7,10 +7,10 @@ use jiff::Timestamp;
 
 use super::handle::Fault;
 use super::read::Reader;
-use super::{Store, access, deliveries, history, log, modules, plugin_data, registry};
+use super::{Store, access, announcements, deliveries, history, log, modules, plugin_data, registry};
 use crate::{
-    AuditPlace, AuditQuery, Backlog, DeliveriesQuery, DeliveryCounts, Error, EventHistory, Forward,
-    ListedDelivery, LoggedEvent, Module, Position, Range, StoredSubscription,
+    AnnouncementPage, AuditPlace, AuditQuery, Backlog, DeliveriesQuery, DeliveryCounts, Error, EventHistory,
+    Forward, ListedDelivery, LoggedEvent, Module, Position, Range, StoredSubscription,
 };
 use waypost_domain::job::{Job, Kind};
 use waypost_domain::plugin::{RenderedPayload, StateMap};
@@ -41,6 +41,11 @@ impl Store {
     /// Returns one event with the history of its deliveries.
     pub async fn history(&self, id: EventId) -> Result<Option<EventHistory>, Error> {
         self.read(move |reader| history::of_event(reader, id)).await
+    }
+
+    /// Returns the oldest announcements that have not been logged; `None` if there are none.
+    pub async fn announcements(&self, limit: usize) -> Result<Option<AnnouncementPage>, Error> {
+        self.read(move |reader| announcements::page(reader, limit)).await
     }
 
     /// Returns events with the histories of their deliveries, newest first.

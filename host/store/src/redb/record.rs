@@ -10,6 +10,7 @@
 //! the list, a field of postcard in a new version, a member of JSON with a default.
 
 mod access;
+mod announcement;
 mod batch;
 mod ended;
 mod entry;
@@ -36,6 +37,7 @@ use waypost_domain::plugin::{AllowHostError, DigestError};
 use waypost_domain::{EventId, RecipientId, rate, retry};
 
 pub(super) use access::{decode_audit, decode_token, encode_audit, encode_token};
+pub(super) use announcement::{decode_announcement, encode_announcement};
 pub(super) use batch::{Batch, decode_batch, decode_new_batch, decode_wanted, encode_batch};
 pub(super) use ended::{Ended, FINAL, decode_ended, encode_ended, final_code};
 pub(super) use group::{decode_group, encode_group};

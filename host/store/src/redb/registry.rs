@@ -106,6 +106,7 @@ impl<'a, 'txn> Registry<'a, 'txn> {
         let key = id.uuid().as_u128();
         self.tables.subscriptions.remove(key)?;
         self.tables.reached.remove(key)?;
+        self.tables.reached.remove(RecipientId::dead_letters_of(id).uuid().as_u128())?;
         self.tables.recoveries.remove(key)?;
         self.tables.jobs.retain_in((key, 0)..=(key, u8::MAX), |_, _| false)?;
         self.forgotten.push(id);

@@ -4,7 +4,7 @@
 //! Each table stands with what reads and writes it: the log (`log`), the history of deliveries (`history`), where they
 //! stand (`deliveries`), subscriptions and recoveries (`registry`), modules (`modules`), what plugins make and keep
 //! (`plugin_data`), what is kept for users (`accounts`), tokens and
-//! the audit (`access`), pieces of large records (`pieces`). Keys sort in the order in
+//! the audit (`access`), what operators are to know (`announcements`), pieces of large records (`pieces`). Keys sort in the order in
 //! which the code walks them.
 //!
 //! The unit of the log is the **batch**: the events of one commit, in one value. One value costs redb about as much as
@@ -15,6 +15,7 @@ use redb::{Table, TableDefinition, TableError, WriteTransaction};
 
 use super::access::AccessTables;
 use super::accounts::{USAGE, UsageTable};
+use super::announcements::AnnouncementTables;
 use super::deliveries::DeliveryTables;
 use super::history::{HISTORY, HistoryTable};
 use super::log::LogTables;
@@ -111,6 +112,7 @@ pub(super) struct Tables<'txn> {
     pub(super) plugin_data: PluginTables<'txn>,
     pub(super) usage: UsageTable<'txn>,
     pub(super) access: AccessTables<'txn>,
+    pub(super) announcements: AnnouncementTables<'txn>,
 }
 
 impl<'txn> Tables<'txn> {
@@ -127,6 +129,7 @@ impl<'txn> Tables<'txn> {
             plugin_data: PluginTables::open(txn)?,
             usage: txn.open_table(USAGE)?,
             access: AccessTables::open(txn)?,
+            announcements: AnnouncementTables::open(txn)?,
         })
     }
 
@@ -141,6 +144,7 @@ impl<'txn> Tables<'txn> {
         ModuleTables::copy(copy)?;
         PluginTables::copy(copy)?;
         AccessTables::copy(copy)?;
+        AnnouncementTables::copy(copy)?;
         copy.table(USAGE)
     }
 }

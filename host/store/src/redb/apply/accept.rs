@@ -9,7 +9,7 @@ use crate::redb::handle::Fault;
 use crate::redb::log::{self as events, DedupWindow};
 use crate::redb::record::HistoryRecord;
 use crate::redb::tail::NewRow;
-use crate::{Accepted, Arrival, LoggedEvent, Position, Receipt, Wake};
+use crate::{Accepted, AnnouncementPlace, Arrival, LoggedEvent, Position, Receipt, Wake};
 use waypost_domain::{Entry, RecipientId};
 
 /// The most events in one batch, and the bytes at which a batch is full.
@@ -22,6 +22,8 @@ pub(super) struct Accept<'e> {
     pub(super) matched_at: Position,
     /// What their producer knows this request by.
     pub(super) key: Option<u128>,
+    /// The first and the last of the announcements that they are logged for, and that are removed with that.
+    pub(super) rows: Option<(AnnouncementPlace, AnnouncementPlace)>,
 }
 
 /// Logs the events of all accepts of the group, in batches, with their deliveries and failures.
@@ -32,9 +34,15 @@ pub(super) fn accept<'e>(
     let mut answers = Vec::new();
     let (mut batch, mut failed, mut bytes) = (Vec::new(), Vec::new(), 0);
     let window = window(apply)?;
-    for Accept { arrivals, matched_at, key } in accepts {
+    for Accept { arrivals, matched_at, key, rows } in accepts {
         if matched_at < apply.matching {
             answers.push(Accepted::Stale(apply.matching, arrivals.to_vec()));
+            continue;
+        }
+        if let Some((first, last)) = rows
+            && !apply.announcements.take(first, last)?
+        {
+            answers.push(Accepted::Logged(Vec::new()));
             continue;
         }
         let mut receipts = Vec::with_capacity(arrivals.len());

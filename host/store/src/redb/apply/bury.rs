@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Apply;
+use super::{Apply, announce};
 use crate::StoredState;
 use crate::redb::damage::{DeadRow, apart};
 use crate::redb::deliveries::{DeliveryKey, DueRow, PendingRows, Stand};
@@ -121,8 +121,7 @@ fn bury_first(
             Some(EventState::Event) if !is_row_damaged && scope == BuryScope::Unreadable => left.push(index),
             Some(EventState::Event | EventState::Damaged) | None => {
                 let key = DeliveryKey { recipient, event, batch, index };
-                apply.history.add(key, dead(1, at));
-                apply.deliveries.end(key, StoredState::Dead, false)?;
+                end(apply, key, dead(1, at), false)?;
             }
             Some(EventState::Nothing) => {}
         }
@@ -153,7 +152,18 @@ fn bury_due(apply: &mut Apply<'_, '_>, row: (u128, i64, u128), at: Timestamp) ->
     {
         return Ok(());
     }
-    apply.history.add(key, dead(number, at));
+    end(apply, key, dead(number, at), was_allowed)
+}
+
+/// Makes a dead letter of a delivery that stands nowhere.
+fn end(
+    apply: &mut Apply<'_, '_>,
+    key: DeliveryKey,
+    attempt: Attempt,
+    was_allowed: bool,
+) -> Result<(), Fault> {
+    announce::dead(apply, key, &attempt, None, was_allowed)?;
+    apply.history.add(key, Entry::Attempt(attempt));
     apply.deliveries.end(key, StoredState::Dead, was_allowed)
 }
 
@@ -193,9 +203,9 @@ fn event_state(events: &Batch, index: u32) -> EventState {
     }
 }
 
-/// Makes the entry of a delivery that cannot be loaded.
-fn dead(number: u32, at: Timestamp) -> Entry {
+/// Makes the attempt of a delivery that cannot be loaded.
+fn dead(number: u32, at: Timestamp) -> Attempt {
     let reason = "record damaged: what it needs cannot be read from the disk".to_owned();
     let outcome = Outcome::Dead { reason };
-    Entry::Attempt(Attempt { number, at, took: Duration::ZERO, policy: None, target: None, outcome })
+    Attempt { number, at, took: Duration::ZERO, policy: None, target: None, outcome }
 }

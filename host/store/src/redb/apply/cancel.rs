@@ -50,7 +50,14 @@ pub(super) fn cancel_pending(
 
 /// Ends a delivery that stands nowhere any more.
 fn cancel(apply: &mut Apply<'_, '_>, key: DeliveryKey, origin: Origin, at: Timestamp) -> Result<(), Fault> {
-    apply.deliveries.pruned.insert(record::recipient_id(key.recipient));
-    apply.history.add(key, Entry::Dropped { at, reason: "the subscription was deleted".to_owned() });
+    let recipient = record::recipient_id(key.recipient);
+    apply.deliveries.pruned.insert(recipient);
+    let reason = match recipient.dead_letters_owner() {
+        None => "the subscription was deleted",
+        Some(_) => {
+            "dead letters go there no more: the subscription was deleted, or has another dead_letter_url"
+        }
+    };
+    apply.history.add(key, Entry::Dropped { at, reason: reason.to_owned() });
     apply.deliveries.end(key, StoredState::Skipped, origin.was_allowed)
 }

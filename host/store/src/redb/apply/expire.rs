@@ -4,14 +4,19 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Apply;
+use super::{Apply, announce};
 use crate::StoredState;
 use crate::redb::damage;
 use crate::redb::deliveries::{DeliveryKey, Stand, WalkedDelivery};
 use crate::redb::group::ExpireBacklog;
 use crate::redb::handle::Fault;
 use crate::redb::{log, record};
-use waypost_domain::{Attempt, Entry, EventId, Outcome};
+use waypost_domain::operator::Cause;
+use waypost_domain::{Announcement, Attempt, Entry, EventId, Outcome};
+
+/// Why a delivery is given up.
+const EXPIRED: &str = "expired: its subscription is disabled, and it has waited for longer than what waits is kept (the setting \
+     backlog_retention)";
 
 /// The states of what waits, in the order in which they are walked.
 pub(in crate::redb) const WAITING: [StoredState; 3] =
@@ -42,6 +47,10 @@ pub(super) fn expire(
         expired += u64::from(give_up(apply, key, request.before, request.at)?);
     }
     apply.write_history()?;
+    if expired > 0 {
+        let cause = Cause::Expired { count: expired, reason: EXPIRED.to_owned() };
+        announce::add(apply, Announcement { at: request.at, about: request.recipient, cause })?;
+    }
     Ok((expired, last.map(|last| record::event_id(last.saturating_add(1)))))
 }
 
@@ -72,8 +81,6 @@ fn given_up(stand: &Stand, at: Timestamp) -> Entry {
         Stand::Waiting(waiting) => waiting.progress.failed,
         Stand::First | Stand::Ended(_) => 0,
     };
-    let reason = "expired: its subscription is disabled, and it has waited for longer than what waits is kept (the setting \
-                  backlog_retention)";
-    let outcome = Outcome::Dead { reason: reason.to_owned() };
+    let outcome = Outcome::Dead { reason: EXPIRED.to_owned() };
     Entry::Attempt(Attempt { number, at, took: Duration::ZERO, policy: None, target: None, outcome })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Apply, redeliver};
+use super::{Apply, announce, redeliver};
 use crate::redb::damage;
 use crate::redb::deliveries::{DeliveryKey, Stand, WalkedDelivery};
 use crate::redb::group::AdvanceJob;
@@ -12,7 +12,7 @@ use crate::redb::record::{self, Batch};
 use crate::{CountLimits, Counted, Error, JobStep, StoredState, Wake};
 use waypost_domain::job::{Job, JobProgress, Work};
 use waypost_domain::recovery::State;
-use waypost_domain::{Entry, RecipientId};
+use waypost_domain::{Announcement, Entry, RecipientId};
 
 /// See [`crate::Store::begin_job`].
 pub(super) fn begin(
@@ -31,6 +31,7 @@ pub(super) fn begin(
     }
     account.count(Counted::Recoveries, i64::from(job.is_running()));
     apply.registry.put_job(&job)?;
+    announce::add(apply, Announcement::of_job(&job))?;
     Ok(Ok(true))
 }
 
@@ -55,6 +56,7 @@ pub(super) fn advance(apply: &mut Apply<'_, '_>, request: &AdvanceJob) -> Result
         apply.account(job.subscription.uuid().as_u128())?.count(Counted::Recoveries, -1);
     }
     apply.registry.put_job(&job)?;
+    announce::add(apply, Announcement::of_job(&job))?;
     Ok(Some(job))
 }
 

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::Apply;
+use super::{Apply, announce};
 use crate::redb::damage;
 use crate::redb::deliveries::DeliveryKey;
 use crate::redb::group::Recover;
 use crate::redb::handle::Fault;
 use crate::{CountLimits, Counted, Error, Step, Wake};
 use waypost_domain::recovery::{ScanProgress, State};
-use waypost_domain::{Entry, EventId, RecipientId, Recovery};
+use waypost_domain::{Announcement, Entry, EventId, RecipientId, Recovery};
 
 /// See [`crate::Store::begin_recovery`].
 pub(super) fn begin(
@@ -55,6 +55,7 @@ pub(super) fn recover(apply: &mut Apply<'_, '_>, request: &Recover) -> Result<Op
         apply.account(recovery.subscription.uuid().as_u128())?.count(Counted::Recoveries, -1);
     }
     apply.registry.put_recovery(&recovery)?;
+    announce::add(apply, Announcement::of_recovery(&recovery))?;
     // Also if it has added nothing: where deliveries have an order, what is behind its position waits for it.
     apply.wake(recovery.subscription.into(), Wake::older(recovery.created - before));
     Ok(Some(recovery))

@@ -1,6 +1,6 @@
 //! The ends of attempts: deliveries are settled or released.
 
-use super::Apply;
+use super::{Apply, announce};
 use crate::redb::damage;
 use crate::redb::deliveries::{DeliveryKey, Stand};
 use crate::redb::group::End;
@@ -51,6 +51,7 @@ fn settle_one(apply: &mut Apply<'_, '_>, settlement: &Settlement) -> Result<(), 
             return Ok(apply.deliveries.wait(key, &waiting)?);
         }
     };
+    announce::dead(apply, key, attempt, settlement.run.as_deref(), origin.was_allowed)?;
     apply.deliveries.end(key, state, origin.was_allowed)
 }
 

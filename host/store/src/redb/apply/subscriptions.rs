@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Apply, freeze};
+use super::{Apply, announce, freeze};
 use crate::redb::deliveries::PendingRows;
 use crate::redb::group::PutSubscription;
 use crate::redb::handle::Fault;
@@ -15,7 +15,9 @@ use crate::redb::usage::{self, Kind};
 use crate::redb::{ids, record};
 use crate::{Counted, Error, Put, Quota, StoredSubscription};
 use waypost_domain::job;
-use waypost_domain::{FilterDialect, PluginDigest, Recovery, Subscription, SubscriptionId};
+use waypost_domain::{
+    Announcement, FilterDialect, PluginDigest, RecipientId, Recovery, Subscription, SubscriptionId,
+};
 
 /// How long after a subscription's deletion an event that matched it may still be logged, including clock changes.
 const SLACK: SignedDuration = SignedDuration::from_mins(10);
@@ -61,6 +63,7 @@ pub(super) fn put(apply: &mut Apply<'_, '_>, put: &PutSubscription) -> Result<Re
     // One that cannot be read counts as one that is not deleted.
     let was_live = is_damaged || known.is_some_and(|known| known.deleted.is_none());
     account.count(Counted::Subscriptions, i64::from(subscription.deleted.is_none()) - i64::from(was_live));
+    announce::add(apply, known.and_then(|known| Announcement::of_change(known, subscription, apply.now)))?;
     let stored =
         StoredSubscription { subscription: Arc::new(subscription.clone()), revision: apply.position };
     apply.registry.put(stored, &record)?;
@@ -94,6 +97,7 @@ pub(super) fn forget(
         if is_forgettable(apply, key, oldest)? {
             forget_state(apply, key)?;
             apply.deliveries.forget(key)?;
+            apply.deliveries.forget(dead_letters(*id))?;
             let is_recovering = apply.registry.recovery(*id)?.is_some_and(|known| known.is_running());
             let mut running = i64::from(is_recovering);
             for kind in job::Kind::ALL {
@@ -117,7 +121,13 @@ fn is_forgettable(apply: &mut Apply<'_, '_>, id: u128, oldest: Option<u128>) -> 
     let over = deleted.checked_add(SLACK).unwrap_or(Timestamp::MAX);
     let is_old =
         over < apply.now && oldest.is_none_or(|oldest| ids::first_at(over).uuid().as_u128() <= oldest);
-    Ok(is_old && !has_rows(apply, id)?)
+    let letters = dead_letters(record::recipient_id(id).subscription_id());
+    Ok(is_old && !has_rows(apply, id)? && !has_rows(apply, letters)?)
+}
+
+/// Returns the recipient of a subscription's dead letters.
+fn dead_letters(id: SubscriptionId) -> u128 {
+    RecipientId::dead_letters_of(id).uuid().as_u128()
 }
 
 /// Tells whether a subscription still has pending deliveries or rendered payloads: they are being cancelled.

@@ -253,6 +253,7 @@ forms! {
     u128 => RecipientId: |id| id.uuid().as_u128(), |number, _| Ok(recipient_id(number));
     u128 => SubscriptionId: |id| id.uuid().as_u128(), |number, _| Ok(recipient_id(number).subscription_id());
     Uuid => EventId: |id| id.uuid(), |uuid, _| Ok(EventId::from_uuid(uuid));
+    Uuid => RecipientId: |id| id.uuid(), |uuid, _| Ok(RecipientId::from_uuid(uuid));
     Uuid => SubscriptionId: |id| id.uuid(), |uuid, _| Ok(SubscriptionId::from_uuid(uuid));
 
     String => AllowHost: |host| host.to_string(),

@@ -57,6 +57,8 @@ record! {
         rate_limit: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         order: Option<OrderRecord<'a>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dead_letter_url: Option<Cow<'a, str>>,
     }
     besides {
         /// The position of the group that wrote it; zero for one of an older version.

@@ -8,6 +8,7 @@ use proptest::sample::Index;
 use redb::{ReadableTable as _, TableHandle as _};
 
 use super::super::accounts::USAGE;
+use super::super::announcements::ANNOUNCEMENTS;
 use super::super::deliveries::{
     ADDED, COUNT_CHANGES, COUNTS, DUE, ENDED, ENDED_BY_STATE, ENDED_MINUTES, FRESH, WAITING, WAITING_BY_STATE,
 };
@@ -21,10 +22,10 @@ use super::super::plugin_data::{PREPARED, STATE};
 use super::super::read::Reader;
 use super::super::registry::{JOBS, MEMBERS, REACHED, RECOVERIES, SUBSCRIPTIONS};
 use super::super::schema::{META, Tables};
-use super::super::{accounts, deliveries, history, registry};
+use super::super::{accounts, announcements, deliveries, history, registry};
 use super::*;
 use crate::journal::{Entry, Ticket};
-use crate::{CountLimits, JobStep, Release};
+use crate::{AnnouncementPage, CountLimits, JobStep, Release};
 use waypost_domain::job::{Job, Kind, Scope, Work};
 
 const DEDUP_WINDOW: Duration = Duration::from_secs(60);
@@ -49,6 +50,8 @@ enum PlannedOp {
     BeginJob(Box<Job>),
     /// A job takes a step, if one of its kind runs.
     AdvanceJob(u128, Kind, u32),
+    /// The oldest announcements are logged.
+    Announce(Vec<Arrival>, AnnouncementPage),
 }
 
 #[derive(Clone, Debug)]
@@ -93,6 +96,10 @@ impl PlannedOp {
             Self::AdvanceJob(number, kind, rows) => {
                 let (subscription, asked, step) = (sub(number), after(0), JobStep::Advance { rows });
                 Op::AdvanceJob(Box::new(AdvanceJob { subscription, kind, asked, step, at }))
+            }
+            Self::Announce(arrivals, page) => {
+                let rows = Some((page.first, page.last));
+                Op::Announce { arrivals, matched_at: Position::default(), rows }
             }
             Self::CancelPending(number) => Op::CancelPending { subscription: sub(number), limit: 9, at },
         }
@@ -234,7 +241,8 @@ pub(super) fn dump(handle: &Handle) -> Vec<String> {
             SEEN_KEYS,
             SEEN_KEYS_ORDER,
             MODULES,
-            SEEN_ORDER
+            SEEN_ORDER,
+            ANNOUNCEMENTS
         );
         Ok(())
     });
@@ -272,6 +280,7 @@ impl Planner {
                     let rows = u32::try_from(second.index(5)).unwrap();
                     plan.ops.push(PlannedOp::AdvanceJob(number, kind, rows));
                 }
+                5 if *mask >= 60 => self.announce(replica, now, &mut plan),
                 5 if *mask < 20 => plan.ops.push(PlannedOp::CancelPending(1 + u128::from(*mask) % 3)),
                 _ => self.attempt(replica, &mut plan, *mask, *first, *second),
             }
@@ -284,6 +293,13 @@ impl Planner {
             |place| Arrival { received: now, ..arrival(&format!("{}", mask % 5 + place), &of_mask(mask)) };
         let key = mask.is_multiple_of(2).then_some(u128::from(mask % 16));
         PlannedOp::Accept((0..1 + mask % 3).map(event).collect(), key)
+    }
+
+    /// Logs what there is to announce.
+    fn announce(&mut self, replica: &Replica, now: Timestamp, plan: &mut Planned) {
+        let Some(page) = announcements::page(&replica.reader(), 2).unwrap() else { return };
+        let PlannedOp::Accept(arrivals, _) = self.arrivals(now, 1) else { return };
+        plan.ops.push(PlannedOp::Announce(arrivals, page));
     }
 
     /// Ends, holds or renders one of the pending deliveries.

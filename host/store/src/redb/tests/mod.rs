@@ -3,6 +3,7 @@
 
 mod accepting;
 mod accessing;
+mod announcing;
 mod cancelling;
 pub(super) mod common;
 mod counting;

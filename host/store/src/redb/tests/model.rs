@@ -78,6 +78,8 @@ struct Model {
     under_way: Vec<(u128, PendingDelivery)>,
     /// How often each subscription's plugin has rendered a payload: its state counts that.
     counts: BTreeMap<u128, u32>,
+    /// How many announcements wait: one for each death, each recovery and each job.
+    announced: usize,
     /// The model's clock, which is exact: it advances by a microsecond for each event and each request.
     now: Timestamp,
 }
@@ -93,6 +95,7 @@ impl Model {
             given: Vec::new(),
             under_way: Vec::new(),
             counts: BTreeMap::new(),
+            announced: 0,
             now,
         }
     }
@@ -217,6 +220,7 @@ impl Model {
         };
         if due == Some(pending.position.due) {
             delivery.rendered &= !matches!(end, End::Delivered);
+            self.announced += usize::from(matches!(end, End::Dead));
             delivery.row = match end {
                 End::Delivered | End::Dead => Row::Over,
                 End::Retry(seconds) => Row::Due(after(seconds), settlement.progress),
@@ -300,6 +304,7 @@ impl Model {
         }
         assert_eq!((recovery.looked_at, recovery.created), (self.log.len() as u64, created));
         assert_eq!(place, self.log.len());
+        self.announced += 1;
     }
 
     /// Runs a whole job.
@@ -344,6 +349,7 @@ impl Model {
             }
         }
         assert_eq!(job.changed, changed);
+        self.announced += 1;
     }
 
     async fn purge(&mut self, what: Purge, is_meant: impl Fn(EventId, &Known) -> bool) {
@@ -402,6 +408,8 @@ impl Model {
             }
         }
         assert_eq!(self.store().recipients_with_backlog().await.unwrap(), recipients_with_backlog);
+        let announced = self.store().announcements(usize::MAX).await.unwrap();
+        assert_eq!(announced.map_or(0, |page| page.found.len()), self.announced);
         let histories = self.store().histories(ALL).await.unwrap();
         assert!(histories.iter().map(|history| history.event.id).eq(self.log.keys().rev().copied()));
         for history in &histories {

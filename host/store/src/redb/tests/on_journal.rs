@@ -4,6 +4,8 @@
 mod accepting;
 #[path = "accessing.rs"]
 mod accessing;
+#[path = "announcing.rs"]
+mod announcing;
 #[path = "cancelling.rs"]
 mod cancelling;
 #[path = "counting.rs"]

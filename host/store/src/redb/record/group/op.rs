@@ -17,7 +17,7 @@ use crate::redb::record::{
     Error, decode_job, decode_module, decode_recovery, decode_subscription, encode_job, encode_module,
     encode_recovery, encode_subscription,
 };
-use crate::{Arrival, CountLimits, Module, Position, Purge, Quota, StoredState};
+use crate::{AnnouncementPlace, Arrival, CountLimits, Module, Position, Purge, Quota, StoredState};
 use waypost_domain::{EventId, Job, RecipientId, Recovery, Subscription, SubscriptionId, TokenId};
 
 record! {
@@ -78,6 +78,12 @@ record! {
             key: u128,
         },
         ExpireBacklog(ExpireBacklogRecord),
+        Announce {
+            #[serde(borrow)]
+            arrivals: List<'a, Arrival, ArrivalRecord<'a>>,
+            matched_at: u64,
+            rows: Option<(AnnouncementPlaceRecord, AnnouncementPlaceRecord)>,
+        },
     }
 }
 
@@ -103,6 +109,14 @@ record! {
         from: u128,
         at: Nanos,
         rows: u32,
+    }
+}
+
+record! {
+    /// The place of an announcement.
+    pub(super) struct AnnouncementPlaceRecord of AnnouncementPlace {
+        group: u64,
+        index: u32,
     }
 }
 

@@ -9,7 +9,7 @@ use super::super::super::group::{
 use super::parts::{handler_run, module, plugin_run, recovery_of, renderings, whole_subscription};
 use super::*;
 use crate::journal::Ticket;
-use crate::{CountLimits, JobStep, QueuePosition, Release, Step, StoredState};
+use crate::{AnnouncementPlace, CountLimits, JobStep, QueuePosition, Release, Step, StoredState};
 use waypost_domain::job::{Job, Kind, Scope, Work};
 use waypost_domain::recovery::{Mark, ScanProgress};
 use waypost_domain::{Action, Actor, AuditEntry, Holder, Scopes, SecretHash, Token, TokenId, Via};
@@ -154,7 +154,17 @@ fn newer_ops() -> Vec<Op> {
         Op::BeginRecoveryWithin { recovery: Box::new(recovery_of(8)), limits },
         Op::AcceptOnce { arrivals: arrivals(), matched_at: Position(300), key: 1 << 127 | 5 },
         Op::AcceptOnce { arrivals: Vec::new(), matched_at: Position::default(), key: 0 },
+        Op::Announce {
+            arrivals: arrivals(),
+            matched_at: Position(300),
+            rows: Some((place(7), place(1 << 40))),
+        },
+        Op::Announce { arrivals: Vec::new(), matched_at: Position::default(), rows: None },
     ]
+}
+
+fn place(group: u64) -> AnnouncementPlace {
+    AnnouncementPlace { group, index: u32::MAX }
 }
 
 /// A job with everything.
@@ -286,6 +296,7 @@ fn variant(op: &Op) -> usize {
         Op::AdvanceJob(_) => 22,
         Op::AcceptOnce { .. } => 23,
         Op::ExpireBacklog(_) => 24,
+        Op::Announce { .. } => 25,
     }
 }
 
@@ -293,7 +304,7 @@ fn variant(op: &Op) -> usize {
 fn every_operation_and_end_survives() {
     let Group { ops, ends } = every();
     let ops: Vec<_> = ops.into_iter().chain(access_ops()).chain(newer_ops()).chain(job_ops()).collect();
-    assert!(ops.iter().map(variant).collect::<BTreeSet<_>>().into_iter().eq(0..=24));
+    assert!(ops.iter().map(variant).collect::<BTreeSet<_>>().into_iter().eq(0..=25));
     let one = |op| Group { ops: vec![op], ends: Vec::new() };
     let end = |end| Group { ops: Vec::new(), ends: vec![end] };
     let groups = ops.into_iter().map(one).chain(ends.into_iter().map(end));
