@@ -12,6 +12,7 @@ mod files;
 mod handlers;
 mod ledger;
 mod many;
+mod memory;
 mod percentile;
 mod plugins;
 mod process;
@@ -29,6 +30,7 @@ mod tools;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
@@ -37,7 +39,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::reference::{ECHO_COMMAND, Echo};
 use crate::report::Row;
 use crate::scenario::Scenario;
-use crate::stage::Settings;
+use crate::stage::{Settings, SoakSettings};
 
 /// Measures Waypost end to end on this machine, as figures and as ratios to what the machine can do at all.
 #[derive(Parser)]
@@ -58,9 +60,18 @@ struct Args {
     /// How often to play all scenarios, one after the other
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=20))]
     rounds: u8,
-    /// How many events soak sends in each of its two parts
+    /// How many events memory sends in each of its two parts
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     events: u32,
+    /// How long a soak takes; --seconds makes it shorter
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    minutes: u64,
+    /// How many events a second a soak sends
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(16..=50_000))]
+    rate: u32,
+    /// How many seconds are between two kills of a soak, on average; 0 kills never
+    #[arg(long, default_value_t = 60)]
+    kills: u32,
     /// How large the file is when recovery kills the server
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=20))]
     gigabytes: u64,
@@ -117,6 +128,11 @@ fn run(args: Args) -> Result<bool> {
         gigabytes: args.gigabytes,
         files: usize::try_from(args.files)?,
         mebibytes: usize::try_from(args.mebibytes)?,
+        soak: SoakSettings {
+            length: Duration::from_secs(args.minutes * 60),
+            rate: args.rate,
+            kills: Duration::from_secs(args.kills.into()),
+        },
     };
     let plan = Scenario::expand(&args.scenarios).repeat(usize::from(args.rounds));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -26,8 +26,8 @@ use crate::ledger::Ledger;
 /// The Waypost id of one accepted event in this many is kept.
 const SAMPLE: usize = 997;
 
-type Body = Full<Bytes>;
-type Wire = Connection<TokioIo<TcpStream>, Body>;
+pub(crate) type Body = Full<Bytes>;
+pub(crate) type Wire = Connection<TokioIo<TcpStream>, Body>;
 
 /// When a producer sends, and when it stops.
 #[derive(Clone, Copy)]
@@ -132,7 +132,8 @@ async fn run(load: Load) -> Result<Sent> {
     Ok(total)
 }
 
-async fn connect(target: SocketAddr) -> Result<(SendRequest<Body>, Wire)> {
+/// Connects to a server.
+pub(crate) async fn connect(target: SocketAddr) -> Result<(SendRequest<Body>, Wire)> {
     let stream = TcpStream::connect(target).await?;
     stream.set_nodelay(true)?;
     Ok(handshake(TokioIo::new(stream)).await?)
@@ -206,7 +207,8 @@ async fn produce(mut sender: SendRequest<Body>, load: &Load, started: Duration) 
     }
 }
 
-async fn exchange(
+/// Sends a request, and reads the answer.
+pub(crate) async fn exchange(
     sender: &mut SendRequest<Body>,
     request: Request<Body>,
 ) -> hyper::Result<(StatusCode, Bytes)> {

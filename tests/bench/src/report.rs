@@ -45,6 +45,8 @@ pub(crate) struct Row {
     pub(crate) crashed: bool,
     /// The rate was given, not reached.
     pub(crate) paced: bool,
+    /// What else is not as it should be; it is among the notes.
+    failed: bool,
     reference: Option<Reference>,
     notes: Vec<String>,
 }
@@ -73,6 +75,7 @@ impl Row {
             audit: Audit::default(),
             crashed: false,
             paced: false,
+            failed: false,
             reference: None,
             notes: Vec::new(),
         };
@@ -121,6 +124,17 @@ impl Row {
         self.notes.push(note);
     }
 
+    /// Adds a sentence that says what is not as it should be.
+    pub(crate) fn fail(&mut self, note: String) {
+        self.failed = true;
+        self.note(note);
+    }
+
+    /// Sets how many deliveries have arrived, and their audit, where the ledger is another.
+    pub(crate) fn arrived(&mut self, delivered: usize, audit: Audit) {
+        (self.delivered, self.audit) = (delivered, audit);
+    }
+
     /// Turns rates into ratios.
     pub(crate) fn compare(&mut self, reference: Reference) {
         self.reference = Some(reference);
@@ -155,7 +169,7 @@ impl Row {
     pub(crate) fn passed(&self) -> bool {
         let Audit { lost, repeated, renamed, strays } = self.audit;
         let clean = repeated == 0 && self.refused == 0 && self.broken == 0;
-        lost == 0 && renamed == 0 && strays == 0 && (clean || self.crashed)
+        lost == 0 && renamed == 0 && strays == 0 && !self.failed && (clean || self.crashed)
     }
 
     fn cells(&self) -> Vec<String> {
@@ -265,6 +279,12 @@ pub(crate) fn print_table(rows: &[Row]) {
 pub(crate) fn print_json(rows: &[Row]) -> Result<()> {
     println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "scenarios": rows }))?);
     Ok(())
+}
+
+/// Prints a line about a scenario that is being played: not on stdout, which has the result.
+#[expect(clippy::print_stderr, reason = "it is no result")]
+pub(crate) fn print_progress(line: &str) {
+    eprintln!("{line}");
 }
 
 /// Prints one line; also used for the echo's address.

@@ -1,6 +1,7 @@
 //! Waypost's REST API, as far as the bench needs it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -75,6 +77,25 @@ impl Rest {
         let path = format!("/eventmatch/{uuid}/plugin");
         let (status, answer) = self.send("PUT", &path, WASM, wasm).await?;
         ensure!(status.is_success(), "PUT {path}: {status}: {}", String::from_utf8_lossy(&answer));
+        Ok(())
+    }
+
+    /// Begins a job of a subscription.
+    pub(crate) async fn begin(&mut self, path: &str, wanted: Value) -> Result<()> {
+        let (status, answer) = self.send("POST", path, JSON, wanted.to_string().into()).await?;
+        ensure!(status.is_success(), "POST {path}: {status}: {}", String::from_utf8_lossy(&answer));
+        Ok(())
+    }
+
+    /// Purges the events that are older than this.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the bench uses Waypost from outside, and has no clock of its own"
+    )]
+    pub(crate) async fn purge(&mut self, age: Duration) -> Result<()> {
+        let path = format!("/events?before={}", Timestamp::now() - age);
+        let (status, answer) = self.send("DELETE", &path, JSON, Bytes::new()).await?;
+        ensure!(status.is_success(), "DELETE {path}: {status}: {}", String::from_utf8_lossy(&answer));
         Ok(())
     }
 

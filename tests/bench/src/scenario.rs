@@ -1,4 +1,4 @@
-//! The five measured scenarios. Soak, recovery, many subscriptions and plugins have files of their own.
+//! The five measured scenarios. Memory, soak, recovery, many subscriptions and plugins have files of their own.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::reference::Echo;
 use crate::report::Row;
 use crate::sink::Gate;
 use crate::stage::{Settings, Stage};
-use crate::{fetch, handlers, many, plugins, recovery, safety, soak};
+use crate::{fetch, handlers, many, memory, plugins, recovery, safety, soak};
 
 /// No run is faster, so a ledger of this many events a second does not end one early.
 const PER_SECOND_MAX: usize = 80_000;
@@ -41,6 +41,8 @@ pub(crate) enum Scenario {
     /// 50 events a second on one connection
     Latency,
     /// Memory at rest, after many events, and with a backlog
+    Memory,
+    /// All kinds of subscriptions and targets at once, with kills: the ledger, memory and file over time
     Soak,
     /// kill -9 under load with a large file: time until ready, nothing lost
     Recovery,
@@ -117,6 +119,7 @@ impl Scenario {
                 | Self::Fanout1
                 | Self::Fanout10
                 | Self::Latency
+                | Self::Memory
                 | Self::Soak
                 | Self::Recovery => &[scenario],
             };
@@ -141,6 +144,7 @@ impl Scenario {
             }
             Self::Ordered1000 => ordered(settings).await,
             Self::Latency => latency(settings, echo).await,
+            Self::Memory => memory::play(settings).await,
             Self::Soak => soak::play(settings).await,
             Self::Recovery => recovery::play(settings).await,
             Self::ManyEqual => many::play("many-equal", settings, Form::Equal).await,

@@ -1,6 +1,7 @@
 //! The stage of a scenario: a fresh data folder, the release binary, the sink, the subscriptions and the ledger.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -37,6 +38,16 @@ pub(crate) struct Settings {
     pub(crate) gigabytes: u64,
     pub(crate) files: usize,
     pub(crate) mebibytes: usize,
+    pub(crate) soak: SoakSettings,
+}
+
+/// The settings of a soak.
+pub(crate) struct SoakSettings {
+    pub(crate) length: Duration,
+    /// How many events a second.
+    pub(crate) rate: u32,
+    /// The mean time between two kills; zero kills never.
+    pub(crate) kills: Duration,
 }
 
 /// A set stage. Fields are dropped in this order: the server is killed before its folder goes.
@@ -196,6 +207,11 @@ impl Stage {
     /// Resets the server's peak memory.
     pub(crate) fn forget_peak(&self) -> Result<()> {
         self.server()?.forget_peak()
+    }
+
+    /// Returns where the server listens.
+    pub(crate) fn address(&self) -> Result<SocketAddr> {
+        Ok(self.server()?.address())
     }
 
     /// Connects to the server.

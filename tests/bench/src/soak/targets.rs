@@ -1,0 +1,139 @@
+//! The targets of a soak, and its producers.
+
+use std::collections::hash_map::RandomState;
+use std::convert::Infallible;
+use std::hash::BuildHasher as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::Shared;
+use super::kinds::{Does, KINDS, PRODUCERS};
+use crate::event::{EventName, Template};
+use crate::producer;
+
+/// How long a producer waits before it connects again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Returns a number that nobody foresees.
+pub(super) fn random() -> u64 {
+    RandomState::new().hash_one(())
+}
+
+/// Starts the targets, each at its place in [`KINDS`] as path; returns their address.
+pub(super) async fn start(book: &Shared, tasks: &mut JoinSet<()>) -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.context("failed to bind the targets")?;
+    let address = listener.local_addr()?;
+    let book = Arc::clone(book);
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => {
+                    let Ok((stream, _)) = accepted else { continue };
+                    stream.set_nodelay(true).ok();
+                    let book = Arc::clone(&book);
+                    let service = service_fn(move |request| answer(request, Arc::clone(&book)));
+                    connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                }
+                Some(_closed) = connections.join_next() => {}
+            }
+        }
+    });
+    Ok(address)
+}
+
+async fn answer(request: Request<Incoming>, book: Shared) -> Result<Response<Empty<Bytes>>, Infallible> {
+    let place = request
+        .uri()
+        .path()
+        .trim_start_matches('/')
+        .parse::<usize>()
+        .ok()
+        .filter(|place| *place < KINDS.len());
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let (Some(place), Some(name)) = (place, EventName::find(&body)) else {
+        book.lock().expect("no target panics").strays += 1;
+        return Ok(status(StatusCode::OK));
+    };
+    let (arrives, answer) = match KINDS[place].does {
+        Does::Answer => (true, StatusCode::NO_CONTENT),
+        Does::Wait(time) => {
+            sleep(time).await;
+            (true, StatusCode::NO_CONTENT)
+        }
+        Does::FailAtRandom(of) if random().is_multiple_of(of) => (false, StatusCode::INTERNAL_SERVER_ERROR),
+        Does::FailAtRandom(_) => (true, StatusCode::NO_CONTENT),
+        Does::Refuse if (name.seq / PRODUCERS).is_multiple_of(10) => (true, StatusCode::NO_CONTENT),
+        Does::Refuse => (true, StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        Does::Down => (false, StatusCode::SERVICE_UNAVAILABLE),
+    };
+    if arrives {
+        book.lock().expect("no target panics").arrive(place, name.seq);
+    }
+    Ok(status(answer))
+}
+
+fn status(status: StatusCode) -> Response<Empty<Bytes>> {
+    let mut response = Response::new(Empty::new());
+    *response.status_mut() = status;
+    response
+}
+
+/// Sends a producer's events, one every `every` at most, until `ends`. It survives the service's kills.
+pub(super) async fn produce(
+    number: usize,
+    every: Duration,
+    book: Shared,
+    mut at: watch::Receiver<SocketAddr>,
+    mut ends: watch::Receiver<bool>,
+) {
+    let (template, mut seq) = (Template::new(), number);
+    let mut due = interval(every);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !*ends.borrow_and_update() {
+        let address = *at.borrow_and_update();
+        let Ok((mut sender, wire)) = producer::connect(address).await else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        let mut connection = JoinSet::new();
+        connection.spawn(wire);
+        while !*ends.borrow_and_update() {
+            due.tick().await;
+            let name = EventName { run: 0, seq };
+            seq += PRODUCERS;
+            let body = template.render(name, Some((number, PRODUCERS)));
+            let request = Request::post("/receive")
+                .header(HOST, address.to_string())
+                .header(CONTENT_TYPE, "application/json")
+                .body(Full::new(body))
+                .expect("these are headers");
+            book.lock().expect("no target panics").send(name.seq);
+            let answer = producer::exchange(&mut sender, request).await;
+            let mut book = book.lock().expect("no target panics");
+            match answer {
+                Ok((StatusCode::OK, _)) => book.accept(name.seq),
+                Ok(_) => book.refuse(name.seq),
+                Err(_) => {
+                    book.break_off(name.seq);
+                    break;
+                }
+            }
+        }
+    }
+}
