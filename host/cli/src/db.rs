@@ -31,7 +31,7 @@ pub(super) enum Command {
     },
     /// Give back the disk space that the database of a running server does not need
     ///
-    /// Requests and deliveries wait meanwhile, about a second for each half gigabyte that is left. Only an admin may do it.
+    /// Requests and deliveries wait meanwhile, about six seconds for each gigabyte that is left. Only an admin may do it.
     Compact(Compact),
     /// Seal all secrets with another master key, all or nothing; run it again if it was killed
     Rekey {

@@ -11,7 +11,7 @@ use super::error::ApiError;
 
 /// Gives back the room that the database does not need
 ///
-/// Nothing else is read or written meanwhile: requests and deliveries wait, about a second for each half gigabyte that is left.
+/// Nothing else is read or written meanwhile: requests and deliveries wait, about six seconds for each gigabyte that is left.
 /// Smaller databases do it by themselves.
 #[utoipa::path(post, path = "/db/compact", operation_id = "compact_database",
     tag = "Service",

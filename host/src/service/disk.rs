@@ -27,7 +27,7 @@ const LOOK_BESIDE: Duration = Duration::from_secs(60);
 const SPARE_MIN: u64 = 64 * 1024 * 1024;
 /// The most in a file that gives room back by itself: nothing is read or written meanwhile, for a second or two. A larger one
 /// does so when an admin asks for it.
-const LIVE_MAX: u64 = 1024 * 1024 * 1024;
+const LIVE_MAX: u64 = 256 * 1024 * 1024;
 /// How often it may do so.
 const COMPACT_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
@@ -256,8 +256,8 @@ mod tests {
         let mut state = State::default();
         assert!(state.is_to_compact(disk(400, 150)));
         assert!(!state.is_to_compact(disk(100, 30)), "a little is no matter");
-        assert!(!state.is_to_compact(disk(900, 600)), "nor is a tenth");
-        assert!(!state.is_to_compact(disk(9_000, 2_000)), "that would take long");
+        assert!(!state.is_to_compact(disk(400, 255)), "nor is a tenth");
+        assert!(!state.is_to_compact(disk(9_000, 300)), "that would take long");
         state.compacted = Some(Instant::now());
         assert!(!state.is_to_compact(disk(400, 150)));
         tokio::time::advance(COMPACT_INTERVAL).await;
