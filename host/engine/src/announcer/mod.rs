@@ -4,8 +4,8 @@
 //! An announcement leaves the store in the transaction that logs its event, so each is told once, also over a crash. One
 //! node tells those of all: the one that has the first hash slot. Notices are told where they arise, and are lost in a crash.
 //!
-//! A flood is told in a few words: of one page, the first [`TOLD_EACH`] of a type about one recipient are told one by one, and
-//! the others together, with their number. The next page is read after [`PACE`], when more has come together. What goes to a
+//! A flood is told in a few words: of one page, the first few of a type about one recipient are told one by one, and the
+//! others together, with their number. The next page is read a little later, when more has come together. What goes to a
 //! `dead_letter_url` is told one by one.
 
 mod event;
