@@ -233,7 +233,8 @@ async fn too_many_events_at_once_are_503_and_nothing_else() {
 /// Pending deliveries of a disabled subscription used to keep their events forever.
 #[tokio::test]
 async fn a_disabled_subscription_keeps_no_event_beyond_its_retention() {
-    let (mut server, target) = (Server::with(&["--retention", "1s"]).await, Target::start().await);
+    let flags = ["--retention", "1s", "--backlog-retention", "1s"];
+    let (mut server, target) = (Server::with(&flags).await, Target::start().await);
     target.always("/t", crate::harness::Answer::status(503));
     let uuid = server.subscribe(json!({"target_url": target.url("/t")})).await;
     let id = server.receive(&event("old")).await;
