@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 
 use super::{merged, wait_until};
 
+/// A filter that matches all events of producers.
+const EVERYTHING: &str = "$[?!match($.type, 'io[.]waypost[.].*')]";
+
 /// The REST interface as one user sees it.
 #[derive(Clone)]
 pub(crate) struct Api {
@@ -97,9 +100,10 @@ impl Api {
         self.send(Method::PUT, path, &[("content-type", "application/json")], body.to_string()).await
     }
 
-    /// Creates a subscription to everything, with these additional fields, and returns its UUID.
+    /// Creates a subscription to everything but what Waypost tells its operators (the default user is an admin), with these
+    /// additional fields, and returns its UUID.
     pub(crate) async fn subscribe(&self, fields: Value) -> String {
-        let everything = json!({"name": "everything", "jsonpath": "$"});
+        let everything = json!({"name": "everything", "jsonpath": EVERYTHING});
         let reply = self.post("/eventmatch", &merged(everything, fields)).await;
         reply.ok().json()["uuid"].as_str().unwrap().to_owned()
     }
