@@ -84,13 +84,16 @@ pub(crate) async fn play(settings: &Settings) -> Result<Row> {
     soak.row(&stage, &Measured { took, idle, samples: &samples, kills, waiting: &waiting })
 }
 
+/// A filter that matches all that is sent, and nothing that Waypost tells its operators.
+const EVENTS: &str = "$[?!match($.type, 'io[.]waypost[.].*')]";
+
 /// Creates the subscriptions; returns their UUIDs.
 async fn subscribe(stage: &Stage, targets: SocketAddr) -> Result<Vec<String>> {
     let (mut rest, mut uuids) = (stage.rest().await?, Vec::new());
     let probe = std::fs::read(waypost_guests::PROBE).context("failed to read the probe")?;
     let digest = rest.upload(probe.into()).await?;
     for (place, kind) in KINDS.iter().enumerate() {
-        let filter = kind.of.map_or("$".to_owned(), |producer| equality_filter(producer, PRODUCERS));
+        let filter = kind.of.map_or(EVENTS.to_owned(), |producer| equality_filter(producer, PRODUCERS));
         let mut wanted = kind.members(&digest);
         wanted["name"] = kind.name.into();
         wanted["jsonpath"] = filter.into();
