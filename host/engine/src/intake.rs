@@ -275,10 +275,7 @@ impl Intake {
             for (index, arrival) in arrivals.iter_mut().enumerate() {
                 turn.share().await;
                 let before = arrival.size();
-                let matches = self.matches(&arrival.event, &arrival.sender).await;
-                let matches = matches.map_err(|source| Error::Match { index, source })?;
-                arrival.failed = failed(&matches);
-                arrival.matched = matches.matched;
+                self.match_again(arrival, index).await?;
                 if let Some(recipient) = recipient {
                     self.direct_to(recipient, arrival);
                 }
@@ -297,6 +294,15 @@ impl Intake {
         let matches = self.matches(&event, sender).await.map_err(|source| Error::Match { index, source })?;
         let failed = failed(&matches);
         Ok(Arrival { event, received, sender: sender.to_owned(), matched: matches.matched, failed })
+    }
+
+    /// Gives an arrival the recipients that it would have now.
+    async fn match_again(&self, arrival: &mut Arrival, index: usize) -> Result<(), Error> {
+        let matches = self.matches(&arrival.event, &arrival.sender).await;
+        let matches = matches.map_err(|source| Error::Match { index, source })?;
+        arrival.failed = failed(&matches);
+        arrival.matched = matches.matched;
+        Ok(())
     }
 
     /// Returns the recipients that this event of a sender would have now.

@@ -61,6 +61,15 @@ impl DiskKeeper {
     async fn round(&self, state: &mut State) -> Result<(), Error> {
         let mut disk = self.store.disk().await?;
         state.file.learn(disk);
+        if is_loose(disk) && disk.live > LIVE_MAX && !state.has_hinted {
+            state.has_hinted = true;
+            let (file, spare) = (disk.file, disk.spare());
+            tracing::info!(
+                file,
+                spare,
+                "the database's file has much spare room: `waypost db compact` gives it back"
+            );
+        }
         if state.is_to_compact(disk) {
             state.compacted = Some(Instant::now());
             disk = self.compact(disk).await?;
@@ -75,22 +84,17 @@ impl DiskKeeper {
         if used <= max {
             state.walked = None;
         }
-        let is_low = used > nearly(max);
-        if is_low && (!state.is_low || used > max && !state.is_full) {
+        let before = state.room;
+        state.room = before.next(used, max);
+        if state.room > before {
             self.notices.tell(Notice::DiskLow { used, max });
         }
-        state.is_low = is_low;
-        if used > max && !state.is_full {
-            tracing::warn!(
-                used,
-                max,
-                "the data folder is full: no event is accepted (the setting max_disk_bytes)"
-            );
-        } else if state.is_full && used <= low(max) {
+        if state.room == Room::Full && before != Room::Full {
+            tracing::warn!(used, max, "the data folder is full: no event is accepted (max_disk_bytes)");
+        } else if before == Room::Full && state.room != Room::Full {
             tracing::info!(used, max, "the data folder has room again");
         }
-        state.is_full = if state.is_full { used > low(max) } else { used > max };
-        self.intake.set_full(state.is_full.then_some(DiskFull { used, max }));
+        self.intake.set_full((state.room == Room::Full).then_some(DiskFull { used, max }));
         Ok(())
     }
 
@@ -118,7 +122,7 @@ impl DiskKeeper {
                     Some(Walked { waiting: disk.waiting, rest_until: Instant::now() + 4 * begun.elapsed() });
                 break;
             }
-            if state.used(disk) <= low(max) {
+            if state.used(disk) <= enough(max) {
                 break;
             }
         }
@@ -129,14 +133,36 @@ impl DiskKeeper {
     }
 }
 
-/// What is enough room to go on: a folder that was full is not full again at once.
-fn low(max: u64) -> u64 {
-    max - max / 20
+/// Tells whether a file would give back enough to be worth it.
+fn is_loose(disk: DiskUse) -> bool {
+    disk.spare() > SPARE_MIN && disk.spare() > disk.file / 4
 }
 
-/// Above what a folder counts as nearly full.
-fn nearly(max: u64) -> u64 {
-    max - max / 10
+/// How much room the folder has. It is full at its limit and nearly full at nine tenths of it, and so until there is clearly
+/// more room: a folder that was full is not full again at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Room {
+    #[default]
+    Enough,
+    Low,
+    Full,
+}
+
+impl Room {
+    fn next(self, used: u64, max: u64) -> Self {
+        let full = if self == Self::Full { enough(max) } else { max };
+        let low = max - max / if self == Self::Enough { 10 } else { 5 };
+        match used {
+            _ if used > full => Self::Full,
+            _ if used > low => Self::Low,
+            _ => Self::Enough,
+        }
+    }
+}
+
+/// With how much in it a folder that was full has room again.
+fn enough(max: u64) -> u64 {
+    max - max / 20
 }
 
 /// What it remembers.
@@ -152,8 +178,9 @@ struct State {
     purge_from: Option<EventId>,
     /// The last purge that came to the end of the log.
     walked: Option<Walked>,
-    is_full: bool,
-    is_low: bool,
+    room: Room,
+    /// Whether it was said that an admin may give room back.
+    has_hinted: bool,
 }
 
 /// A purge that came to the end of the log without making enough room.
@@ -166,9 +193,7 @@ struct Walked {
 
 impl State {
     fn is_to_compact(&self, disk: DiskUse) -> bool {
-        let spare = disk.spare();
-        spare > SPARE_MIN
-            && spare > disk.file / 4
+        is_loose(disk)
             && disk.live <= LIVE_MAX
             && self.compacted.is_none_or(|last| last.elapsed() >= COMPACT_INTERVAL)
     }
@@ -275,6 +300,18 @@ mod tests {
         assert!(!state.is_to_purge(waiting(6)), "it has just been read");
         tokio::time::advance(Duration::from_secs(9)).await;
         assert!(!state.is_to_purge(waiting(7)) && state.is_to_purge(waiting(6)));
+    }
+
+    /// A folder that stays about as full as that told operators again and again.
+    #[test]
+    fn room_is_low_or_gone_until_there_is_clearly_more() {
+        let mut room = Room::default();
+        let rooms = [90, 91, 85, 81, 80, 91, 100, 101, 96, 95, 101, 50].map(|used| {
+            room = room.next(used, 100);
+            room
+        });
+        use Room::{Enough, Full, Low};
+        assert_eq!(rooms, [Enough, Low, Low, Low, Enough, Low, Low, Full, Full, Low, Full, Enough]);
     }
 
     #[test]

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::{Scene, acceptor};
-use crate::harness::{Act, Authority, RawTarget};
+use crate::harness::{Act, Authority, RawTarget, serve_each};
 
 const FLAGS: [&str; 4] = ["--attempt-timeout-ms", "5000", "--retry-schedule", "none"];
 const ANSWER: &str = "HTTP/1.1 204 No Content\r\n\r\n";
@@ -28,16 +28,7 @@ struct Cutter {
 
 impl Cutter {
     async fn start(to: u16, cut: Cut) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                connections.spawn(pass(stream, to, cut));
-            }
-        });
+        let (port, tasks) = serve_each(move |stream| pass(stream, to, cut)).await;
         Self { port, _tasks: tasks }
     }
 }
@@ -104,27 +95,20 @@ async fn a_reset_in_a_request_is_a_failure_and_the_target_gets_no_half_of_it() {
 /// A TLS target that answers 204.
 async fn tls_target(authority: &Authority) -> (u16, JoinSet<()>) {
     let acceptor = acceptor(authority, &["http/1.1"]);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        let mut connections = JoinSet::new();
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let acceptor = acceptor.clone();
-            connections.spawn(async move {
-                let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                let mut request = Vec::new();
-                while matches!(stream.read_buf(&mut request).await, Ok(1..)) {
-                    if request.ends_with(b"}") {
-                        drop(stream.write_all(ANSWER.as_bytes()).await);
-                        request.clear();
-                    }
+    serve_each(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            let mut request = Vec::new();
+            while matches!(stream.read_buf(&mut request).await, Ok(1..)) {
+                if request.ends_with(b"}") {
+                    drop(stream.write_all(ANSWER.as_bytes()).await);
+                    request.clear();
                 }
-            });
+            }
         }
-    });
-    (port, tasks)
+    })
+    .await
 }
 
 #[tokio::test]

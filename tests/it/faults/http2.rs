@@ -2,12 +2,11 @@
 
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Scene, acceptor};
-use crate::harness::Authority;
+use crate::harness::{Authority, serve_each};
 
 const FLAGS: [&str; 4] = ["--attempt-timeout-ms", "2000", "--retry-schedule", "none"];
 
@@ -34,29 +33,23 @@ struct FrameTarget {
 
 impl FrameTarget {
     async fn start(acceptor: TlsAcceptor, first: Vec<u8>, again: Option<Vec<u8>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let (acceptor, first, again) = (acceptor.clone(), first.clone(), again.clone());
-                connections.spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let (mut reading, mut writing) = tokio::io::split(stream);
-                    drop(writing.write_all(&frame(4, 0, 0, &[])).await);
-                    if !has_request(&mut reading).await || writing.write_all(&first).await.is_err() {
-                        return;
-                    }
-                    let Some(again) = again else { return };
-                    let flood = async { while writing.write_all(&again).await.is_ok() {} };
-                    let mut sink = tokio::io::sink();
-                    let (_, read) = tokio::join!(flood, tokio::io::copy(&mut reading, &mut sink));
-                    drop(read);
-                });
+        let serve = move |stream| {
+            let (acceptor, first, again) = (acceptor.clone(), first.clone(), again.clone());
+            async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let (mut reading, mut writing) = tokio::io::split(stream);
+                drop(writing.write_all(&frame(4, 0, 0, &[])).await);
+                if !has_request(&mut reading).await || writing.write_all(&first).await.is_err() {
+                    return;
+                }
+                let Some(again) = again else { return };
+                let flood = async { while writing.write_all(&again).await.is_ok() {} };
+                let mut sink = tokio::io::sink();
+                let (_, read) = tokio::join!(flood, tokio::io::copy(&mut reading, &mut sink));
+                drop(read);
             }
-        });
+        };
+        let (port, tasks) = serve_each(serve).await;
         Self { port, _tasks: tasks }
     }
 }
@@ -127,25 +120,20 @@ async fn a_target_that_goes_away_after_each_answer_gets_all_events() {
     let mut scene = Scene::with(&FLAGS).await;
     let authority = Authority::new();
     let acceptor = acceptor(&authority, &["h2"]);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        let mut connections = JoinSet::new();
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let acceptor = acceptor.clone();
-            connections.spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let Ok(mut connection) = h2::server::handshake(stream).await else { return };
-                while let Some(Ok((_, mut respond))) = connection.accept().await {
-                    let answer = http::Response::builder().status(204).body(()).unwrap();
-                    drop(respond.send_response(answer, true));
-                    connection.graceful_shutdown();
-                }
-            });
+    let serve = move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let answer = http::Response::builder().status(204).body(()).unwrap();
+                drop(respond.send_response(answer, true));
+                connection.graceful_shutdown();
+            }
         }
-    });
+    };
+    let (port, _tasks) = serve_each(serve).await;
+    let url = format!("https://localhost:{port}/");
     let uuid = scene.subscribe("leaving", json!({"target_url": url, "target_ca": authority.pem()})).await;
     let mut ids = Vec::new();
     for _ in 0..30 {

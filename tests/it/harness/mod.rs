@@ -12,7 +12,7 @@ mod server;
 mod target;
 mod wait;
 
-pub(crate) use accept::accept;
+pub(crate) use accept::{accept, serve_each};
 pub(crate) use api::{Api, Reply};
 pub(crate) use authority::{Authority, Pair};
 pub(crate) use browser::Browser;

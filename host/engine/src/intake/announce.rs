@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Error, Intake, MATCH_PAUSE_MAX, MATCH_PAUSE_MIN, failed};
+use super::{Error, Intake, MATCH_PAUSE_MAX, MATCH_PAUSE_MIN};
 use waypost_domain::{Event, OPERATOR, SubscriptionId};
 use waypost_runtime::clock;
-use waypost_store::{Accepted, AnnouncementPlace, Arrival};
+use waypost_store::{Accepted, AnnouncementPlace};
 
 /// An operator event to be logged.
 pub(crate) struct OperatorEvent {
@@ -55,17 +55,9 @@ impl Intake {
                     arrivals = stale;
                 }
             }
-            self.match_again(&mut arrivals).await?;
+            for (index, arrival) in arrivals.iter_mut().enumerate() {
+                self.match_again(arrival, index).await?;
+            }
         }
-    }
-
-    async fn match_again(&self, arrivals: &mut [Arrival]) -> Result<(), Error> {
-        for (index, arrival) in arrivals.iter_mut().enumerate() {
-            let matches = self.matches(&arrival.event, &arrival.sender).await;
-            let matches = matches.map_err(|source| Error::Match { index, source })?;
-            arrival.failed = failed(&matches);
-            arrival.matched = matches.matched;
-        }
-        Ok(())
     }
 }

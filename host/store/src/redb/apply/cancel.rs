@@ -55,7 +55,7 @@ fn cancel(apply: &mut Apply<'_, '_>, key: DeliveryKey, origin: Origin, at: Times
     let reason = match recipient.dead_letters_owner() {
         None => "the subscription was deleted",
         Some(_) => {
-            "dead letters go there no more: the subscription was deleted, or has another dead_letter_url"
+            "dead letters go there no more: the subscription was deleted, or has no dead_letter_url any more"
         }
     };
     apply.history.add(key, Entry::Dropped { at, reason: reason.to_owned() });
