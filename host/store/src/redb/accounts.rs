@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use redb::{ReadableTable, ReadableTableMetadata, StorageError, Table, TableDefinition};
 
-use super::damage::Marks;
+use super::damage::{self, Marks};
 use super::handle::Fault;
 use super::plugin_data::PluginTables;
 use super::read::Reader;
@@ -169,7 +169,7 @@ pub(super) fn accounts(reader: &Reader) -> Result<Vec<Account>, Fault> {
             reader.handle.write(|txn| {
                 let mut tables = Tables::open(txn)?;
                 tables.usage.retain(|_, _| false)?;
-                Ok(count_all(&mut tables)?)
+                count_all(&mut tables)
             })?;
             read_accounts(reader)
         }
@@ -186,22 +186,23 @@ fn read_accounts(reader: &Reader) -> Result<Vec<Account>, Fault> {
 }
 
 /// Counts a file that has no accounts yet. Records that cannot be read count nothing.
-pub(super) fn count_older(tables: &mut Tables<'_>) -> Result<(), StorageError> {
+pub(super) fn count_older(tables: &mut Tables<'_>) -> Result<(), Fault> {
     // A log in which no plugin ever ran has little to count, and may be long.
     let PluginTables { rendered, state } = &tables.plugin_data;
     if rendered.is_empty()? && state.is_empty()? && tables.modules.modules.is_empty()? {
         let accounts = of_rows(&tables.registry, &tables.plugin_data, 0..=u128::MAX)?;
-        return save(tables, accounts);
+        return Ok(save(tables, accounts)?);
     }
     count_all(tables)
 }
 
 /// Counts everything.
-pub(super) fn count_all(tables: &mut Tables<'_>) -> Result<(), StorageError> {
+pub(super) fn count_all(tables: &mut Tables<'_>) -> Result<(), Fault> {
     let mut accounts = of_rows(&tables.registry, &tables.plugin_data, 0..=u128::MAX)?;
     for row in tables.history.iter()? {
         let (key, row) = row?;
-        for record in history::read(&tables.pieces, row.value()).unwrap_or_default() {
+        let records = damage::apart(history::read(&tables.pieces, row.value()))?;
+        for record in records.unwrap_or_default() {
             let bytes = of_entry(&record.entry);
             if bytes == 0 {
                 continue;
@@ -217,7 +218,7 @@ pub(super) fn count_all(tables: &mut Tables<'_>) -> Result<(), StorageError> {
             }
         }
     }
-    save(tables, accounts)
+    Ok(save(tables, accounts)?)
 }
 
 /// Counts a subscription, and what its plugin has rendered and keeps. Not its history: that would take reading all of it.

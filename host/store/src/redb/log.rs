@@ -254,9 +254,9 @@ impl<'a, 'txn> Log<'a, 'txn> {
 }
 
 /// Reads a batch; `None` where there is none that can be read.
-pub(super) fn read_batch(tables: &LogTables<'_>, key: u128) -> Result<Option<Batch>, StorageError> {
+pub(super) fn read_batch(tables: &LogTables<'_>, key: u128) -> Result<Option<Batch>, Fault> {
     let Some(row) = tables.batches.get(key)? else { return Ok(None) };
-    let record = pieces::read(&tables.pieces, row.value()).ok();
+    let record = damage::apart(pieces::read(&tables.pieces, row.value()))?.ok();
     Ok(record.and_then(|record| record::decode_batch(&Bytes::from(record.into_owned())).ok()))
 }
 
