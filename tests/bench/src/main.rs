@@ -5,6 +5,7 @@
 //! more than rates. It fails unless every accepted event arrived exactly as often as it should. It uses Waypost only
 //! from outside.
 
+mod backlog;
 mod depot;
 mod event;
 mod fetch;
@@ -60,7 +61,7 @@ struct Args {
     /// How often to play all scenarios, one after the other
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=20))]
     rounds: u8,
-    /// How many events memory sends in each of its two parts
+    /// How many events memory sends in each of its two parts, and how many wait in backlog
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     events: u32,
     /// How long a soak takes; --seconds makes it shorter

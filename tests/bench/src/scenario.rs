@@ -15,7 +15,7 @@ use crate::reference::Echo;
 use crate::report::Row;
 use crate::sink::Gate;
 use crate::stage::{Settings, Stage};
-use crate::{fetch, handlers, many, memory, plugins, recovery, safety, soak};
+use crate::{backlog, fetch, handlers, many, memory, plugins, recovery, safety, soak};
 
 /// No run is faster, so a ledger of this many events a second does not end one early.
 const PER_SECOND_MAX: usize = 80_000;
@@ -46,6 +46,8 @@ pub(crate) enum Scenario {
     Soak,
     /// kill -9 under load with a large file: time until ready, nothing lost
     Recovery,
+    /// A million deliveries wait for a target that is down: another subscription, lists, a start after kill -9
+    Backlog,
     /// Accepting with 100,000 subscriptions beside accepting with one: equalities on one attribute
     ManyEqual,
     /// The same: two conditions on one row of the data
@@ -121,7 +123,8 @@ impl Scenario {
                 | Self::Latency
                 | Self::Memory
                 | Self::Soak
-                | Self::Recovery => &[scenario],
+                | Self::Recovery
+                | Self::Backlog => &[scenario],
             };
             for &one in add {
                 if one != Self::Fanout1 || scenario == Self::Fanout1 || !plan.contains(&one) {
@@ -147,6 +150,7 @@ impl Scenario {
             Self::Memory => memory::play(settings).await,
             Self::Soak => soak::play(settings).await,
             Self::Recovery => recovery::play(settings).await,
+            Self::Backlog => backlog::play(settings).await,
             Self::ManyEqual => many::play("many-equal", settings, Form::Equal).await,
             Self::ManyTwo => many::play("many-two", settings, Form::Two).await,
             Self::ManyJsonpath2 => many::play("many-jsonpath2", settings, Form::Jsonpath2).await,

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// The copy's target folder. It is kept between runs, because the release build takes minutes.
+/// The folder of builds. The copy's is the repository's own, because the dependencies take minutes.
 const KEPT: &str = "target";
 
 /// Returns the files that git tracks.
@@ -36,6 +36,22 @@ pub(crate) fn refresh(root: &Path, files: &[PathBuf], copy: &Path) -> Result<()>
         update(&from, &to).with_context(|| format!("failed to copy {}", from.display()))?;
     }
     Ok(())
+}
+
+/// Lets the copy build into the repository's folder of builds.
+pub(crate) fn share_builds(root: &Path, copy: &Path) -> Result<()> {
+    let (builds, link) = (root.join(KEPT), copy.join(KEPT));
+    if fs::read_link(&link).is_ok_and(|there| there == builds) {
+        return Ok(());
+    }
+    fs::create_dir_all(copy).with_context(|| format!("failed to make {}", copy.display()))?;
+    let absent = match fs::symlink_metadata(&link) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(&link),
+        Ok(_) => fs::remove_file(&link),
+        Err(_) => Ok(()),
+    };
+    let linked = absent.and_then(|()| std::os::unix::fs::symlink(builds, &link));
+    linked.with_context(|| format!("failed to link {}", link.display()))
 }
 
 /// Removes everything that is not in `kept`.
@@ -107,6 +123,20 @@ mod tests {
         for absent in ["untracked", "node_modules", "a/.venv", "a/stray"] {
             assert!(!copy.path().join(absent).exists(), "{absent}");
         }
+    }
+
+    #[test]
+    fn the_copy_builds_where_the_repository_does_and_removes_nothing_there() {
+        let (root, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir_all(root.path().join("target/debug")).unwrap();
+        fs::create_dir_all(copy.path().join("target/old")).unwrap();
+        for _ in 0..2 {
+            share_builds(root.path(), copy.path()).unwrap();
+            refresh(root.path(), &[], copy.path()).unwrap();
+            assert!(copy.path().join("target/debug").exists());
+            assert!(!copy.path().join("target/old").exists());
+        }
+        assert!(root.path().join("target/debug").exists());
     }
 
     // With a new modification time, cargo would build everything again, every time.

@@ -74,6 +74,7 @@ fn main() -> Result<ExitCode> {
     }
     let copy = root.join("target/readme/waypost");
     let _lock = lock(&root.join("target/readme"))?;
+    copy::share_builds(&root, &copy)?;
     let surroundings = Surroundings::new(&copy, arguments.debug, arguments.other_ports)?;
     for (page, here) in surroundings.other_ports() {
         print::line(&format!("port {here} takes the place of {page}"));
