@@ -10,7 +10,7 @@ mod upkeep;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::http::HeaderValue;
@@ -101,6 +101,12 @@ pub struct Service {
     tls: Option<Arc<Tls>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// The servers of [`Self::serve_on`].
+    serving: TaskTracker,
+    /// How long work under way may take at the end, unless [`Self::shutdown`] says it ([`Config::shutdown_grace`]).
+    grace: Duration,
+    /// How long it may take by [`Self::shutdown`].
+    granted: OnceLock<Duration>,
 }
 
 /// What an embedding program opens a service with, besides a configuration.
@@ -270,7 +276,7 @@ impl Service {
         let tending =
             upkeep::tend_tokens(Arc::clone(&store), Arc::clone(&identity), config.data.clone(), stop.clone());
         tasks.spawn(store.alarm().watch("the tending of tokens", stop.clone(), tending));
-        let connections = connections(&config);
+        let (connections, grace) = (connections(&config), config.shutdown_grace);
         let api = Api {
             store: Arc::clone(&store),
             directory,
@@ -291,7 +297,20 @@ impl Service {
             identity,
             filter_dialect: config.filter_dialect_default,
         };
-        Ok(Self { store, dispatcher, intake, api, connections, tls: None, tasks, stop })
+        let (serving, granted) = (TaskTracker::new(), OnceLock::new());
+        Ok(Self {
+            store,
+            dispatcher,
+            intake,
+            api,
+            connections,
+            tls: None,
+            tasks,
+            stop,
+            serving,
+            grace,
+            granted,
+        })
     }
 
     /// Accepts events from the embedding program, all or none, as `POST /receive` does; returns their ids once they
@@ -374,7 +393,7 @@ impl Service {
         self.serve_until(listener, Box::pin(shutdown)).await
     }
 
-    /// Serves the REST API until [`Self::shutdown`] is called.
+    /// Serves the REST API until [`Self::shutdown`] is called, which says how long requests under way may take.
     pub(crate) async fn serve_on(&self, listener: TcpListener) -> Result<(), DeadStage> {
         self.serve_until(listener, Box::pin(std::future::pending())).await
     }
@@ -391,25 +410,32 @@ impl Service {
                     tracing::warn!(%error, "the listener's own address is unknown: targets may lead there")
                 }
             }
-            let alarm = self.store.alarm();
+            let (alarm, serving) = (self.store.alarm(), self.serving.token());
             let stopping = self.stop.child_token();
             let shutdown = async {
                 tokio::select! {
                     () = shutdown => stopping.cancel(),
                     () = stopping.cancelled() => {}
                 }
+                self.grace()
             };
             let router = http::router(self.api.clone(), stopping.clone());
             let served = http::serve(listener, router, self.connections.clone(), self.tls.clone(), shutdown);
             let served = alarm.clone().watch("the HTTP server", stopping.clone(), served);
             let delivered = async {
                 stopping.cancelled().await;
-                self.stop_stages(self.connections.grace).await;
+                self.stop_stages(self.grace()).await;
             };
             tokio::join!(served, delivered);
-            self.shutdown(self.connections.grace).await;
+            drop(serving);
+            self.shutdown(self.grace()).await;
             alarm.dead().map_or(Ok(()), |dead| Err(dead.clone()))
         })
+    }
+
+    /// Returns how long work under way may take.
+    fn grace(&self) -> Duration {
+        self.granted.get().copied().unwrap_or(self.grace)
     }
 
     /// Ends attempts and runs: one grace period for all.
@@ -421,17 +447,22 @@ impl Service {
     /// writes what is queued.
     pub fn close(self) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            self.shutdown(self.connections.grace).await;
+            self.shutdown(self.grace).await;
         })
     }
 
-    /// Ends as [`Self::close`] does, with a grace period of its own. The data folder is free once this is dropped.
+    /// Ends as [`Self::close`] does, with a grace period of its own, which requests to a server of [`Self::serve_on`] get,
+    /// too. The data folder is free once this is dropped.
     pub(crate) fn shutdown(&self, grace: Duration) -> BoxFuture<'_, ()> {
         Box::pin(async move {
+            self.granted.set(grace).ok();
             self.stop.cancel();
             self.api.recoveries.stop().await;
             self.api.jobs.stop().await;
-            self.stop_stages(grace).await;
+            self.serving.close();
+            // Bounded, since the program may have stopped polling its server.
+            let served = tokio::time::timeout(grace, self.serving.wait());
+            let ((), _served_or_not) = tokio::join!(self.stop_stages(grace), served);
             self.tasks.close();
             self.tasks.wait().await;
             self.store.close().await;
@@ -491,7 +522,6 @@ fn connections(config: &Config) -> Connections {
         max: config.connections_max,
         header_timeout: config.header_timeout,
         idle_timeout: config.idle_timeout,
-        grace: config.shutdown_grace,
         trusted: config.trusted_proxies.as_slice().into(),
     }
 }

@@ -10,6 +10,8 @@ use axum::body::{Body, to_bytes};
 use axum::extract::ConnectInfo;
 use http::{Request, StatusCode};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tower::ServiceExt as _;
 use waypost::{
@@ -197,6 +199,24 @@ async fn what_rest_refuses_the_api_refuses_with_the_place() {
     waypost.shutdown(GRACE).await;
 }
 
+/// REST's answer to the request that makes a secret has it; here it was lost.
+#[tokio::test]
+async fn a_secret_that_is_generated_is_returned_once() {
+    let waypost = open().await;
+    let to = NewSubscription::to("https://t.example/");
+    let made = waypost.subscribe(to.member("signing_secret", "generate")).await.unwrap();
+    let secret = made.signing_secret().unwrap();
+    assert!(secret.starts_with("whsec_") && !format!("{made:?}").contains(&secret[6..]), "{secret}");
+    let subscriptions = waypost.subscriptions();
+    assert_eq!(subscriptions.get(made.id()).unwrap().signing_secret(), None);
+    let change = |value: &str| NewSubscription::unchanged().member("signing_secret", value);
+    let other = subscriptions.update(made.id(), change("generate")).await.unwrap().signing_secret();
+    assert!(other.is_some_and(|other| other != secret));
+    let own = subscriptions.update(made.id(), change(&secret)).await.unwrap();
+    assert_eq!(own.signing_secret(), None, "the program knows it");
+    waypost.shutdown(GRACE).await;
+}
+
 #[tokio::test]
 async fn a_user_manages_their_own_subscriptions_only_and_the_program_all() {
     let waypost = open().await;
@@ -291,11 +311,76 @@ async fn nested_without_addresses_a_request_needs_a_user_and_nothing_of_a_client
 #[tokio::test]
 async fn serving_ends_with_the_router() {
     let waypost = open().await;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (serving, handle) = (waypost.clone(), waypost.clone());
     let (served, ()) = tokio::join!(serving.serve(listener), async move { handle.shutdown(GRACE).await });
     served.unwrap();
     assert!(matches!(waypost.publish(event(1)).await, Err(PublishError::Unavailable(_))));
+}
+
+/// Begins to send an event to a server, and returns the connection once its body is awaited.
+async fn begin_request(address: SocketAddr) -> (TcpStream, &'static str) {
+    let (head, rest) = (r#"{"specversion": "1.0", "id": "1", "source": "/s", "#, r#""type": "t"}"#);
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let length = head.len() + rest.len();
+    let request = format!(
+        "POST /receive HTTP/1.1\r\nHost: {address}\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\
+         Content-Type: application/cloudevents+json\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut asked = [0; 25];
+    stream.read_exact(&mut asked).await.unwrap();
+    assert_eq!(asked, *b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    (stream, rest)
+}
+
+/// A server of `serve` gave its requests the setting `shutdown_grace_ms`, whatever grace `shutdown` had, and the store was
+/// closed meanwhile.
+#[tokio::test]
+async fn requests_in_flight_get_the_grace_of_the_shutdown() {
+    for (setting, grace, is_answered) in
+        [("0", Duration::from_secs(60), true), ("60000", Duration::ZERO, false)]
+    {
+        let waypost = Waypost::in_memory().setting("shutdown_grace_ms", setting).open().await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = async {
+            let (mut stream, rest) = begin_request(address).await;
+            let handle = waypost.clone();
+            let ending = tokio::spawn(async move { handle.shutdown(grace).await });
+            if is_answered {
+                // The shutdown has begun once nothing listens any more.
+                while TcpStream::connect(address).await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
+                stream.write_all(rest.as_bytes()).await.unwrap();
+            }
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.ok();
+            assert_eq!(answer.starts_with("HTTP/1.1 200"), is_answered, "{answer}");
+            ending.await.unwrap();
+        };
+        let ended = async { tokio::join!(waypost.serve(listener), client) };
+        let (served, ()) =
+            tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it ends in time");
+        served.unwrap();
+    }
+}
+
+/// A server that the program polls no more does not keep a shutdown from ending.
+#[tokio::test]
+async fn a_server_that_is_not_polled_keeps_nothing_from_ending() {
+    let waypost = open().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut serving = std::pin::pin!(waypost.serve(listener));
+    tokio::select! {
+        biased;
+        _ = serving.as_mut() => panic!("nothing has stopped it"),
+        () = tokio::task::yield_now() => {}
+    }
+    let ended = waypost.shutdown(Duration::from_millis(20));
+    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it ends in time");
 }
 
 /// Built without plugins, an upload is refused with the reason, and a subscription that has a plugin is refused too.

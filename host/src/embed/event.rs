@@ -4,7 +4,6 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use waypost_domain::Event;
-use waypost_domain::event::DecodeError;
 use waypost_engine::intake;
 use waypost_runtime::{chain, clock};
 
@@ -69,27 +68,24 @@ impl NewEvent {
 }
 
 impl TryFrom<NewEvent> for Event {
-    type Error = DecodeError;
+    type Error = PublishError;
 
-    fn try_from(event: NewEvent) -> Result<Self, DecodeError> {
-        Self::from_json(Value::Object(event.0).to_string())
+    fn try_from(event: NewEvent) -> Result<Self, PublishError> {
+        let event = Self::from_json(Value::Object(event.0).to_string());
+        event.map_err(|error| PublishError::Invalid(chain::text(&error)))
     }
 }
 
-impl From<DecodeError> for PublishError {
-    fn from(error: DecodeError) -> Self {
-        Self::Invalid(chain::text(&error))
-    }
-}
-
+/// An [`Event`] is one already.
 impl From<std::convert::Infallible> for PublishError {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}
     }
 }
 
-impl From<intake::Error> for PublishError {
-    fn from(error: intake::Error) -> Self {
+impl PublishError {
+    /// Returns why the intake did not take events.
+    pub(super) fn refused(error: intake::Error) -> Self {
         match error {
             intake::Error::Match { .. } | intake::Error::Reserved { .. } | intake::Error::Sender => {
                 Self::Invalid(chain::text(&error))

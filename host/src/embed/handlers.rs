@@ -4,7 +4,7 @@ use std::future::Future;
 
 use waypost_domain::handler::HandlerName;
 use waypost_handlers::{Answer, Definition, Destination, Router, Run, Source};
-use waypost_matching::FilterError;
+use waypost_runtime::chain;
 
 /// The handlers of a router, in the order in which their filters are tried: an event goes to the first that matches.
 ///
@@ -33,8 +33,8 @@ pub struct Handlers(Vec<Definition>);
 #[non_exhaustive]
 pub enum AddHandler {
     /// Its filter does not parse.
-    #[error("the filter does not parse")]
-    Filter(#[source] FilterError),
+    #[error("{0}")]
+    Filter(String),
     /// Its name is not one.
     #[error("the name `{name}` is not one of a handler: {reason}")]
     Name {
@@ -64,7 +64,7 @@ impl Handlers {
             AddHandler::Name { name: name.to_owned(), reason: error.to_string() }
         })?;
         let mut router = Router::new();
-        router.route(filter, handler).map_err(AddHandler::Filter)?.name = name;
+        router.route(filter, handler).map_err(|error| AddHandler::Filter(chain::text(&error)))?.name = name;
         self.0.extend(router.into_handlers());
         Ok(self)
     }

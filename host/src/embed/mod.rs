@@ -114,7 +114,7 @@ impl Waypost {
         let events = events.into_iter().map(TryInto::try_into).collect::<Result<Vec<_>, _>>();
         let events = events.map_err(Into::into)?;
         event::check(&events, self.service().api().limits.event_bytes())?;
-        self.service().accept(events, &self.user).await.map_err(PublishError::from)
+        self.service().accept(events, &self.user).await.map_err(PublishError::refused)
     }
 
     /// Subscribes a target to events.
@@ -180,8 +180,8 @@ impl Waypost {
         self.service().router()
     }
 
-    /// Serves the REST API on a listener, until the router is shut down. Requests in flight get the setting
-    /// `shutdown_grace_ms` then.
+    /// Serves the REST API on a listener, until the router is shut down. Requests in flight get the grace of
+    /// [`Self::shutdown`] then, or the setting `shutdown_grace_ms` when a stage of the router has died.
     ///
     /// # Errors
     /// When a stage of the router has died.
@@ -195,8 +195,8 @@ impl Waypost {
         self.service().dead_stage().await
     }
 
-    /// Ends the router: nothing new begins, what is in flight gets `grace`, and the store writes what is queued. The data
-    /// folder is free once all clones are dropped.
+    /// Ends the router: nothing new begins, what is in flight (attempts, runs, requests to [`Self::serve`]) gets `grace`,
+    /// and then the store writes what is queued. The data folder is free once all clones are dropped.
     pub async fn shutdown(&self, grace: Duration) {
         self.service().shutdown(grace).await;
     }

@@ -13,6 +13,7 @@ use waypost_domain::{Activity, SubscriptionId, TargetUrl};
 use waypost_engine::delivery::Function;
 use waypost_engine::directory::CompiledSubscription;
 use waypost_runtime::clock;
+use waypost_secrets::signing::WebhookSecret;
 
 /// A subscription to make, or what to change of one. Its members are those of `POST /eventmatch`, which
 /// `host/docs/subscriptions.md` lists; [`Self::member`] sets any of them.
@@ -22,7 +23,11 @@ pub struct NewSubscription(Map<String, Value>);
 
 /// A subscription, as it was when it was read.
 #[derive(Clone, Debug)]
-pub struct Subscription(CompiledSubscription);
+pub struct Subscription {
+    compiled: CompiledSubscription,
+    /// The one that was generated for it by the call that returned this.
+    secret: Option<WebhookSecret>,
+}
 
 /// The subscriptions of a user.
 #[derive(Clone, Copy, Debug)]
@@ -106,57 +111,67 @@ impl NewSubscription {
 }
 
 impl Subscription {
+    fn known(compiled: CompiledSubscription) -> Self {
+        Self { compiled, secret: None }
+    }
+
     /// Returns its id.
     pub fn id(&self) -> SubscriptionId {
-        self.0.subscription.id
+        self.compiled.subscription.id
     }
 
     /// Returns its name.
     pub fn name(&self) -> &str {
-        &self.0.subscription.name
+        &self.compiled.subscription.name
     }
 
     /// Returns its owner.
     pub fn user(&self) -> &str {
-        &self.0.subscription.user
+        &self.compiled.subscription.user
     }
 
     /// Returns its filter.
     pub fn filter(&self) -> &str {
-        &self.0.subscription.jsonpath
+        &self.compiled.subscription.jsonpath
     }
 
     /// Returns what is odd about its filter: that it can never match, for example.
     pub fn warnings(&self) -> &[String] {
-        self.0.filter.as_ref().map_or(&[], |filter| filter.warnings())
+        self.compiled.filter.as_ref().map_or(&[], |filter| filter.warnings())
     }
 
     /// Returns its target as it was written; that of a function is `in-process:` with its name.
     pub fn target(&self) -> &str {
-        self.0.subscription.target_url.as_str()
+        self.compiled.subscription.target_url.as_str()
     }
 
     /// Tells whether it gets events.
     pub fn is_enabled(&self) -> bool {
-        self.0.subscription.activity == Activity::Enabled
+        self.compiled.subscription.activity == Activity::Enabled
     }
 
     /// Returns why it was disabled, unless its owner did that.
     pub fn error(&self) -> Option<&str> {
-        match &self.0.subscription.activity {
+        match &self.compiled.subscription.activity {
             Activity::Enabled => None,
             Activity::Disabled { error, .. } => error.as_deref(),
         }
     }
 
+    /// Returns the secret that signs its requests, if Waypost has generated it in the call that returned this: with the
+    /// member `signing_secret` set to `generate`. It is not shown again, so keep it for the target.
+    pub fn signing_secret(&self) -> Option<String> {
+        self.secret.as_ref().map(|secret| secret.text().as_str().to_owned())
+    }
+
     /// Returns when it was made.
     pub fn created(&self) -> Timestamp {
-        self.0.subscription.created
+        self.compiled.subscription.created
     }
 
     /// Returns when it was last changed.
     pub fn updated(&self) -> Timestamp {
-        self.0.subscription.updated
+        self.compiled.subscription.updated
     }
 }
 
@@ -177,8 +192,9 @@ impl<'a> Subscriptions<'a> {
             let target = body.get("target_url").and_then(Value::as_str).unwrap_or_default();
             body["name"] = target.chars().take(NAME_CHARS_MAX).collect::<String>().into();
         }
-        let created = Box::pin(eventmatch::create_from(api, &user, None, body, async |_| Ok(()))).await?;
-        Ok(Subscription(created.0))
+        let (created, sending) =
+            Box::pin(eventmatch::create_from(api, &user, None, body, async |_| Ok(()))).await?;
+        Ok(Subscription { compiled: created, secret: sending.made().cloned() })
     }
 
     /// Makes or changes the subscription of a function, and registers the function.
@@ -190,7 +206,7 @@ impl<'a> Subscriptions<'a> {
         function: Function,
     ) -> Result<Subscription, SubscriptionError> {
         let (api, user) = self.parts();
-        let found = self.list().into_iter().find(|found| found.0.subscription.target_url == target);
+        let found = self.list().into_iter().find(|found| found.compiled.subscription.target_url == target);
         let subscription = match found {
             Some(found) if found.filter() == filter && found.error().is_none() => found,
             Some(found) => {
@@ -201,7 +217,9 @@ impl<'a> Subscriptions<'a> {
             }
             None => {
                 let body = NewSubscription::unchanged().name(name).filter(filter).0;
-                Subscription(Box::pin(eventmatch::create_within(api, &user, body, target.clone())).await?)
+                Subscription::known(
+                    Box::pin(eventmatch::create_within(api, &user, body, target.clone())).await?,
+                )
             }
         };
         api.dispatcher.register(target.function().unwrap_or_default(), function);
@@ -212,14 +230,14 @@ impl<'a> Subscriptions<'a> {
     pub fn get(self, id: SubscriptionId) -> Option<Subscription> {
         let (api, user) = self.parts();
         let found = api.directory.compiled(id)?;
-        eventmatch::may_manage(&found.subscription, &user).then_some(Subscription(found))
+        eventmatch::may_manage(&found.subscription, &user).then(|| Subscription::known(found))
     }
 
     /// Returns all of the user's, in the order in which they were made.
     pub fn list(self) -> Vec<Subscription> {
         let (api, user) = self.parts();
         let all = api.directory.page_of_user(&user.name, None, usize::MAX);
-        all.unwrap_or_default().into_iter().map(Subscription).collect()
+        all.unwrap_or_default().into_iter().map(Subscription::known).collect()
     }
 
     /// Changes one: the members that `change` has set.
@@ -232,9 +250,9 @@ impl<'a> Subscriptions<'a> {
         change: NewSubscription,
     ) -> Result<Subscription, SubscriptionError> {
         let (api, user) = self.parts();
-        Ok(Subscription(
-            Box::pin(eventmatch::update_from(api, &user, id, &IfMatch::default(), change.0)).await?.0,
-        ))
+        let (changed, sending) =
+            Box::pin(eventmatch::update_from(api, &user, id, &IfMatch::default(), change.0)).await?;
+        Ok(Subscription { compiled: changed, secret: sending.made().cloned() })
     }
 
     /// Deletes one, with what is pending for it.

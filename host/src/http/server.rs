@@ -46,37 +46,35 @@ pub struct Connections {
     pub header_timeout: Duration,
     /// How long a connection may wait for its next request, or a client may not read what is sent to it.
     pub idle_timeout: Duration,
-    /// The longest that requests under way may take after shutdown has begun.
-    pub grace: Duration,
     /// The networks of trusted proxies. Their addresses and this machine may take all connections, any other
     /// address at most a quarter.
     pub trusted: Arc<[IpNet]>,
 }
 
-/// Serves `router` until `shutdown` resolves and the requests under way are answered, or until `grace` is
-/// over. With `tls`, connections use TLS. Requests that are left are dropped, as they are when this future is
+/// Serves `router` until `shutdown` resolves and the requests under way are answered, or until the grace period is
+/// over that `shutdown` returns. With `tls`, connections use TLS. Requests that are left are dropped, as they are when this future is
 /// dropped.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: Connections,
     tls: Option<Arc<Tls>>,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = Duration>,
 ) {
     let seats = Seats::new(limits.max, Arc::clone(&limits.trusted));
-    let (refusals, grace) = (Arc::new(Semaphore::new(REFUSALS_MAX)), limits.grace);
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let (graceful, mut tasks) = (GracefulShutdown::new(), JoinSet::new());
     let builder = builder(limits.header_timeout);
     let stop = CancellationToken::new();
     let acceptor = Arc::new(Acceptor { router, builder, limits, tls, stop: stop.clone() });
     tokio::pin!(shutdown);
-    loop {
+    let grace = loop {
         while let Some(ended) = tasks.try_join_next() {
             log_panic(ended);
         }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = &mut shutdown => break,
+            grace = &mut shutdown => break grace,
         };
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
@@ -110,7 +108,7 @@ pub async fn serve(
             }
             drop(seat);
         });
-    }
+    };
     drop(listener);
     stop.cancel();
     finish(graceful, tasks, grace).await;

@@ -26,6 +26,7 @@ use waypost_domain::sending::{Handshake, Sending};
 use waypost_domain::{Auth, Subscription};
 use waypost_net::Guard;
 use waypost_secrets::Vault;
+use waypost_secrets::signing::WebhookSecret;
 
 use headers::HeadersBody;
 use oauth2::OAuth2Body;
@@ -88,6 +89,11 @@ impl SendingBody {
         Ok(())
     }
 
+    /// Returns the secret that was generated for the subscription.
+    pub(crate) fn made(&self) -> Option<&WebhookSecret> {
+        self.signing.made()
+    }
+
     /// Returns the response to the body: the subscription, with the secret that was generated for it.
     pub(super) fn answer(&self, shown: v1::Subscription) -> Response {
         answer(shown, &self.signing)
@@ -97,6 +103,6 @@ impl SendingBody {
 /// Returns a subscription with the secret that was generated for it, if any, which no cache may keep.
 pub(super) fn answer(shown: v1::Subscription, signing: &SigningBody) -> Response {
     let Some(secret) = signing.made() else { return Json(shown).into_response() };
-    let shown = v1::Subscription { signing_secret: Some(secret.as_str().to_owned()), ..shown };
+    let shown = v1::Subscription { signing_secret: Some(secret.text().as_str().to_owned()), ..shown };
     ([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(shown)).into_response()
 }

@@ -47,9 +47,9 @@ impl SigningBody {
     }
 
     /// Returns the secret that Waypost has generated.
-    pub(super) fn made(&self) -> Option<Zeroizing<String>> {
+    pub(super) fn made(&self) -> Option<&WebhookSecret> {
         match &self.secret {
-            Some(SecretBody::Made(secret)) => Some(secret.text()),
+            Some(SecretBody::Made(secret)) => Some(secret),
             Some(SecretBody::Given(_) | SecretBody::None) | None => None,
         }
     }
