@@ -28,7 +28,8 @@
 //! ```
 //!
 //! [`Waypost::subscribe`] sends to a URL instead, [`Waypost::http`] is the REST API to nest into your own application, and
-//! [`Waypost::serve`] serves it. `host/examples` has a program for each.
+//! [`Waypost::serve`] serves it. `host/examples` has a program for each, and the [`manual`] all else: filters, retries,
+//! signatures, settings.
 //!
 //! # Features
 //!
@@ -110,7 +111,6 @@ pub mod config;
 pub mod http;
 #[doc(hidden)]
 pub mod identity;
-#[doc(hidden)]
 pub mod manual;
 #[doc(hidden)]
 pub mod service;

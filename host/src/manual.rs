@@ -1,4 +1,6 @@
-//! The manual, and the reference of the REST API, as Markdown.
+//! The manual, as in `host/docs`, as `waypost docs` prints it, and as `/docs` shows it.
+//!
+#![cfg_attr(doc, doc = include_str!(concat!(env!("OUT_DIR"), "/manual.md")))]
 
 use std::sync::LazyLock;
 
@@ -10,6 +12,7 @@ use crate::http::reference;
 static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/docs");
 
 /// A page of the manual.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct Page {
     /// Its name: `filters`.
@@ -31,7 +34,8 @@ impl Page {
     }
 }
 
-/// Returns all pages, in the order of their names.
+/// Returns all pages, and as `api` the reference of the REST API, in the order of their names.
+#[doc(hidden)]
 pub fn pages() -> &'static [Page] {
     static PAGES: LazyLock<Vec<Page>> = LazyLock::new(|| {
         let read = |(name, text): (&'static str, &str)| {
@@ -51,6 +55,23 @@ pub fn pages() -> &'static [Page] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The links of the pages as `cargo doc` shows them led to files.
+    #[test]
+    fn each_link_within_the_documentation_leads_to_a_heading() {
+        let whole = include_str!(concat!(env!("OUT_DIR"), "/manual.md"));
+        let text: String = whole.split("```").step_by(2).collect();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        let (outside, inside): (Vec<_>, Vec<_>) = links.partition(|link| link.contains("://"));
+        assert!(outside.len() > 1 && inside.len() > 100, "{outside:?} {inside:?}");
+        for link in inside {
+            let anchor = format!("<a id=\"{}\"></a>\n", link.trim_start_matches('#'));
+            assert_eq!(text.matches(&anchor).count(), 1, "{link}");
+        }
+        for page in FILES.files().filter_map(|file| file.path().file_stem()?.to_str()) {
+            assert!(text.contains(&format!("<a id=\"{page}.md\"></a>\n")), "{page} is not in host/build.rs");
+        }
+    }
 
     #[test]
     fn each_page_says_what_it_is_about() {

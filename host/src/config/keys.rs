@@ -147,7 +147,7 @@ pub static KEYS: &[Key] = &[
         "public_url",
         "URL",
         "",
-        "Where people reach this Waypost: https://waypost.example",
+        "Where people reach this Waypost: `https://waypost.example`",
         |c, t| set(&mut c.public_url, parse::url(t)),
     ),
     key(
