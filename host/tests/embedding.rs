@@ -347,19 +347,19 @@ async fn requests_in_flight_get_the_grace_of_the_shutdown() {
         let address = listener.local_addr().unwrap();
         let client = async {
             let (mut stream, rest) = begin_request(address).await;
-            let handle = waypost.clone();
-            let ending = tokio::spawn(async move { handle.shutdown(grace).await });
-            if is_answered {
-                // The shutdown has begun once nothing listens any more.
-                while TcpStream::connect(address).await.is_ok() {
-                    tokio::task::yield_now().await;
+            let asking = async {
+                if is_answered {
+                    // The shutdown has begun once nothing listens any more.
+                    while TcpStream::connect(address).await.is_ok() {
+                        tokio::task::yield_now().await;
+                    }
+                    stream.write_all(rest.as_bytes()).await.unwrap();
                 }
-                stream.write_all(rest.as_bytes()).await.unwrap();
-            }
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.ok();
-            assert_eq!(answer.starts_with("HTTP/1.1 200"), is_answered, "{answer}");
-            ending.await.unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.ok();
+                assert_eq!(answer.starts_with("HTTP/1.1 200"), is_answered, "{answer}");
+            };
+            tokio::join!(waypost.shutdown(grace), asking);
         };
         let ended = async { tokio::join!(waypost.serve(listener), client) };
         let (served, ()) =

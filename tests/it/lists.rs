@@ -40,6 +40,10 @@ async fn events_are_found_by_their_attributes_and_their_deliveries() {
         ("state=delivered", vec![&second]),
         ("state=dead", vec![]),
         (&format!("subscription={subscription}"), vec![&second]),
+        (&format!("subscription={subscription}&state=delivered"), vec![&second]),
+        (&format!("subscription={subscription}&state=retrying"), vec![]),
+        (&format!("subscription={subscription}&type=org.a"), vec![]),
+        (&format!("subscription={}", uuid::Uuid::nil()), vec![]),
     ] {
         let page = server.get(&format!("/events?{query}")).await.ok().json();
         assert_eq!(column(&page["events"], "id").iter().collect::<Vec<_>>(), expected, "{query}");
@@ -54,7 +58,11 @@ async fn events_are_found_by_their_attributes_and_their_deliveries() {
 #[tokio::test]
 async fn a_search_ends_after_a_while_and_goes_on_where_it_ended() {
     let server = Server::start().await;
-    let needle = server.receive(&merged(event_1_0("needle"), json!({"type": "needle"}))).await;
+    let filter = "$.data[?@ == 'needle']";
+    let subscription =
+        server.subscribe(json!({"target_url": "http://127.0.0.1:9/", "jsonpath": filter})).await;
+    let needle = merged(event_1_0("needle"), json!({"type": "needle", "data": ["needle"]}));
+    let needle = server.receive(&needle).await;
     let hay: Vec<_> = (0..600).map(|number| event_1_0(&number.to_string())).collect();
     for _ in 0..9 {
         let batch = serde_json::to_vec(&hay).unwrap();
@@ -67,7 +75,13 @@ async fn a_search_ends_after_a_while_and_goes_on_where_it_ended() {
         page = server.get(page["next"].as_str().unwrap()).await.ok().json();
         pages += 1;
     }
-    assert_eq!(column(&page["events"], "id"), [needle]);
+    assert_eq!(column(&page["events"], "id"), [&*needle]);
+    // A subscription has an index, which leads to its events at once.
+    for query in ["", "&type=needle"] {
+        let page = server.get(&format!("/events?subscription={subscription}{query}")).await.ok().json();
+        assert_eq!(column(&page["events"], "id"), [&*needle], "{query}");
+        assert_eq!((&page["next"], &page["truncated_at"]), (&Value::Null, &Value::Null), "{query}");
+    }
     assert!(pages > 1, "5,400 events are more than one request looks at");
 }
 

@@ -15,7 +15,7 @@ use read::Row;
 pub use read::RowError;
 
 use crate::Event;
-use crate::event::Payload;
+use crate::event::{Canonical, Payload};
 use crate::json;
 
 /// The rows of an event's `data`, by table (FACTS: `destinationTable` is `Transactions.<field>`, `Files` or
@@ -115,7 +115,7 @@ impl Parts {
     /// # Errors
     /// When two rows contradict each other, or a row of a file or key-value is not what it should be.
     pub fn of(event: &Event) -> Result<Self, PartsError> {
-        let canonical = event.canonical();
+        let canonical = Canonical::from(event);
         let rows = match &canonical.data {
             Some(Payload::Json(json)) => serde_json::from_str(json),
             // JSON may also be encoded as base64, which does not change its meaning.

@@ -6,7 +6,6 @@
 //! more, it is made again from the newest.
 
 mod audit;
-mod dead_letters;
 mod follower;
 mod operators;
 mod snapshot;

@@ -1,15 +1,14 @@
 //! `/events`: the log, the whole story of one event, redelivery and purging.
 
-use std::num::NonZeroUsize;
+mod page;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::{Extension, Json};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
-use uuid::Uuid;
 use waypost_api::v1;
 
 use super::dry_run::DryRunPermits;
@@ -17,81 +16,23 @@ use super::error::ApiError;
 use super::id::Id;
 use super::parameters::{Here, Parameters};
 use super::story::View;
-use super::{Api, explain, words};
+use super::{Api, explain};
 use crate::identity::User;
 use waypost_domain::{Action, AuditEntry, DeliveryId, EventId, RecipientId, SubscriptionId};
 use waypost_runtime::clock;
-use waypost_store::{LoggedEvent, Purge, PurgeReport, Range};
+use waypost_store::{Purge, PurgeReport};
 
-/// How many events a list has by default, and at most.
-const LIMIT: usize = 100;
-const LIMIT_MAX: usize = 1_000;
-/// How many logged events one request searches for each event that it may return, to skip those of others.
-const SEARCHED_FACTOR: usize = 20;
-/// How many logged events one request searches for those that it asks for.
-const SEARCHED_MAX: usize = 5_000;
-/// How long one request searches.
-const SEARCH_TIME_MAX: Duration = Duration::from_millis(500);
-/// A list ends once its events have this many bytes.
-const LIST_BYTES_MAX: usize = 8 * 1024 * 1024;
+use page::End;
+pub(super) use page::{Page, views};
+
 /// How many recipients of a redelivery the audit names.
 const NOTED_MAX: usize = 20;
-/// How many events are held in memory at once: each may be as large as `event_bytes_max`.
-const PAGE: usize = 32;
-
-/// Which part of the log to list.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Page {
-    /// How many to list: from 1 on, 100 unless it is set, at most 1000.
-    #[param(value_type = Option<u64>, nullable = false, minimum = 1)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    limit: Option<NonZeroUsize>,
-    /// The id of an event: only events before it.
-    #[param(value_type = Option<Uuid>, nullable = false)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    before: Option<EventId>,
-    /// A time such as 2026-01-31T12:00:00Z: only events that were received then or later.
-    #[param(value_type = Option<String>, nullable = false, format = DateTime)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<Timestamp>,
-    /// A time: only events that were received before it.
-    #[param(value_type = Option<String>, nullable = false, format = DateTime)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<Timestamp>,
-    /// Only events of this type.
-    #[param(nullable = false)]
-    #[serde(skip_serializing_if = "Option::is_none", rename = "type")]
-    kind: Option<String>,
-    /// Only events of this source.
-    #[param(nullable = false)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<String>,
-    /// Only events with this subject.
-    #[param(nullable = false)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<String>,
-    /// Only events with this text in their type, source, subject or own id, in capital letters or not, or with this id or
-    /// `webhook-id`.
-    #[param(nullable = false)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    q: Option<String>,
-    /// Only events with a delivery in this state.
-    #[param(nullable = false)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<v1::DeliveryState>,
-    /// The UUID of a subscription: only events with a delivery to it.
-    #[param(value_type = Option<Uuid>, nullable = false)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subscription: Option<SubscriptionId>,
-}
-
 /// Lists the log, newest first
 ///
 /// You see the events that you have sent, and those that policy has let a subscription of yours see; an admin sees all. With
 /// `type`, `source`, `subject`, `q`, `state` or `subscription`, at most 5,000 events are looked at, for at most half a
-/// second: `truncated_at` says how far that came, and `next` goes on there.
+/// second: `truncated_at` says how far that came, and `next` goes on there. With a `subscription` of yours, these are only
+/// those with a delivery to it; where policy may hide some from you, with `state=delivered` alone.
 #[utoipa::path(get, path = "/events", operation_id = "list_events",
     tag = "Events", params(Page),
     responses((status = 200, description = "A page", body = v1::EventPage)))]
@@ -102,129 +43,13 @@ pub(super) async fn list(
     here: Here,
     Parameters(page): Parameters<Page>,
 ) -> Result<Json<v1::EventPage>, ApiError> {
-    // A search may take as long as a dry run.
-    let _permit = if page.has_conditions() { Some(permits.take(&user.name).await?) } else { None };
-    let (events, end) = views(&api, &user, &page, |view| Some(view.summary()), |_| 0).await?;
+    let (events, end) = views(&api, &user, &page, &permits, |view| Some(view.summary()), |_| 0).await?;
     let truncated_at = match end {
         End::Searched(at) => Some(at.uuid()),
         End::Log | End::Page(_) => None,
     };
     let next = page.after(&end).map(|next| here.with(&next));
     Ok(Json(v1::EventPage { events, next, truncated_at }))
-}
-
-/// Where a page of events ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// At the end of the log.
-    Log,
-    /// Behind this event, since the page is full.
-    Page(EventId),
-    /// Behind this event, since enough has been looked at.
-    Searched(EventId),
-}
-
-impl Page {
-    /// Returns the parameters of the next page, if there may be one.
-    pub(super) fn after(&self, end: &End) -> Option<Self> {
-        match end {
-            End::Log => None,
-            End::Page(before) | End::Searched(before) => {
-                Some(Self { limit: NonZeroUsize::new(self.limit()), before: Some(*before), ..self.clone() })
-            }
-        }
-    }
-
-    /// Returns how many events a page has.
-    fn limit(&self) -> usize {
-        self.limit.map_or(LIMIT, NonZeroUsize::get).min(LIMIT_MAX)
-    }
-
-    /// Returns the most events that one request looks at.
-    fn searched_max(&self) -> usize {
-        if self.has_conditions() { SEARCHED_MAX } else { SEARCHED_FACTOR * self.limit() }
-    }
-
-    /// Tells whether it asks for some events only.
-    fn has_conditions(&self) -> bool {
-        self.kind.is_some()
-            || self.source.is_some()
-            || self.subject.is_some()
-            || self.q.is_some()
-            || self.state.is_some()
-            || self.subscription.is_some()
-    }
-
-    /// Tells whether an event is to be listed, by what it says itself.
-    fn wants(&self, logged: &LoggedEvent) -> bool {
-        let event = &logged.event;
-        self.kind.as_deref().is_none_or(|kind| kind == event.ty())
-            && self.source.as_deref().is_none_or(|source| source == event.source())
-            && self.subject.as_deref().is_none_or(|subject| event.subject().as_deref() == Some(subject))
-    }
-
-    /// Tells whether an event is to be listed, by what the user may see of it.
-    fn wants_view(&self, view: &View) -> bool {
-        let has_state =
-            |state| view.deliveries.iter().any(|delivery| words::delivery_state(&delivery.state) == state);
-        let has_recipient =
-            |id: SubscriptionId| view.deliveries.iter().any(|delivery| delivery.recipient == id.into());
-        self.state.is_none_or(has_state)
-            && self.subscription.is_none_or(has_recipient)
-            && self.q.as_deref().is_none_or(|text| has_text(view, text))
-    }
-}
-
-/// Tells whether an event has this text, or this id.
-fn has_text(view: &View, text: &str) -> bool {
-    let (logged, event) = (&view.event, &view.event.event);
-    let text = text.to_lowercase();
-    let has = |part: &str| part.to_lowercase().contains(&text);
-    let is_delivery = |id: Uuid| {
-        view.deliveries.iter().any(|delivery| DeliveryId::of(logged.id, delivery.recipient).uuid() == id)
-    };
-    has(event.id())
-        || has(event.source())
-        || has(event.ty())
-        || event.subject().is_some_and(|subject| has(&subject))
-        || text.parse().is_ok_and(|id: Uuid| id == logged.id.uuid() || is_delivery(id))
-}
-
-/// Shows the newest events that a user may see, and returns where they end. `bytes` tells how large a row is that
-/// contains the event.
-pub(super) async fn views<T>(
-    api: &Api,
-    user: &User,
-    page: &Page,
-    show: impl Fn(&View) -> Option<T>,
-    bytes: impl Fn(&T) -> usize,
-) -> Result<(Vec<T>, End), ApiError> {
-    let (limit, begun) = (page.limit(), Instant::now());
-    let (mut shown, mut before, mut size) = (Vec::new(), page.before, 0);
-    for _ in 0..page.searched_max().div_ceil(PAGE) {
-        let range = Range { before, since: page.since, until: page.until, limit: PAGE };
-        let stories = api.store.histories(range).await?;
-        let more = stories.len() == PAGE;
-        for story in stories {
-            let id = story.event.id;
-            before = Some(id);
-            let view = page.wants(&story.event).then(|| View::of(story, user, api)).flatten();
-            let view = view.filter(|view| view.shows_event && page.wants_view(view));
-            let row = view.as_ref().and_then(&show);
-            size += row.as_ref().map_or(0, &bytes);
-            shown.extend(row);
-            if shown.len() == limit || size >= LIST_BYTES_MAX {
-                return Ok((shown, End::Page(id)));
-            }
-        }
-        if !more {
-            return Ok((shown, End::Log));
-        }
-        if page.has_conditions() && begun.elapsed() >= SEARCH_TIME_MAX {
-            break;
-        }
-    }
-    Ok((shown, before.map_or(End::Log, End::Searched)))
 }
 
 /// What to explain, besides showing the event.

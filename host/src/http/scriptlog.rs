@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::{Extension, Json};
 use waypost_api::v1;
 
 use super::Api;
+use super::dry_run::DryRunPermits;
 use super::error::ApiError;
 use super::events::{Page, find_shown, not_found, views};
 use super::id::RunId;
@@ -27,11 +28,12 @@ use waypost_domain::EventId;
     responses((status = 200, description = "A page", body = Vec<v1::ScriptLog>)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
+    Extension(permits): Extension<DryRunPermits>,
     user: User,
     here: Here,
     Parameters(page): Parameters<Page>,
 ) -> Result<(HeaderMap, Json<Vec<v1::ScriptLog>>), ApiError> {
-    let (logs, end) = views(&api, &user, &page, log, |log| log.event.len()).await?;
+    let (logs, end) = views(&api, &user, &page, &permits, log, |log| log.event.len()).await?;
     Ok((here.link(page.after(&end)), Json(logs)))
 }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use axum::{Extension, Json};
 use jiff::Timestamp;
 use waypost_api::v1;
 
 use super::Api;
+use super::dry_run::DryRunPermits;
 use super::error::ApiError;
 use super::events::{Page, find, find_shown, views};
 use super::id::TaskId;
@@ -91,11 +92,12 @@ fn traceback(view: &View, reason: &str) -> String {
     responses((status = 200, description = "A page", body = Vec<v1::TaskSummary>)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
+    Extension(permits): Extension<DryRunPermits>,
     user: User,
     here: Here,
     Parameters(page): Parameters<Page>,
 ) -> Result<(HeaderMap, Json<Vec<v1::TaskSummary>>), ApiError> {
-    let (tasks, end) = views(&api, &user, &page, |view| Some(task(view)), |_| 0).await?;
+    let (tasks, end) = views(&api, &user, &page, &permits, |view| Some(task(view)), |_| 0).await?;
     Ok((here.link(page.after(&end)), Json(tasks)))
 }
 

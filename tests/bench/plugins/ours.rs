@@ -30,7 +30,7 @@ pub(crate) struct Ours {
 /// Returns the event as a guest sees it.
 pub(crate) fn event() -> Canonical<'static> {
     static PARSED: std::sync::OnceLock<Event> = std::sync::OnceLock::new();
-    PARSED.get_or_init(parse).canonical()
+    PARSED.get_or_init(parse).into()
 }
 
 fn parse() -> Event {

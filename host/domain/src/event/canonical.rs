@@ -46,16 +46,16 @@ pub enum Payload<'a> {
     Binary(Cow<'a, [u8]>),
 }
 
-impl Event {
-    /// Returns the event in 1.0 terms; an older one is converted as for a target that wants 1.0.
-    pub fn canonical(&self) -> Canonical<'_> {
-        let view = View::of(self).into_v1();
+/// An older event is converted as for a target that wants 1.0.
+impl<'a> From<&'a Event> for Canonical<'a> {
+    fn from(event: &'a Event) -> Self {
+        let view = View::of(event).into_v1();
         let text = |value: &Option<Attribute<'_>>| value.as_ref().map(|value| value.text().into_owned());
         let is_json = view.is_json();
-        Canonical {
-            id: self.id.clone(),
-            source: self.source.clone(),
-            ty: self.ty.clone(),
+        Self {
+            id: event.id.clone(),
+            source: event.source.clone(),
+            ty: event.ty.clone(),
             subject: text(&view.subject),
             time: text(&view.time),
             content_type: text(&view.content_type),
@@ -67,13 +67,6 @@ impl Event {
                 .collect(),
             data: payload(view.data, is_json),
         }
-    }
-}
-
-impl Canonical<'_> {
-    /// Tells whether the content type is JSON, which is the default.
-    pub(crate) fn is_json(&self) -> bool {
-        self.content_type.as_deref().is_none_or(view::is_json_type)
     }
 }
 
@@ -97,8 +90,13 @@ fn payload(data: Data<'_>, is_json: bool) -> Option<Payload<'_>> {
     })
 }
 
-impl Event {
-    /// Makes an event from attributes and data in 1.0 terms, which a plugin made of `original`.
+impl Canonical<'_> {
+    /// Tells whether the content type is JSON, which is the default.
+    pub(crate) fn is_json(&self) -> bool {
+        self.content_type.as_deref().is_none_or(view::is_json_type)
+    }
+
+    /// Makes an event of these attributes and data, which a plugin made of `original`.
     ///
     /// If nothing has changed, the result is `original` itself, byte for byte. Otherwise it has the version of
     /// `original`, for subscriptions that want events in their own version; extensions whose text has not changed keep
@@ -107,26 +105,24 @@ impl Event {
     ///
     /// # Errors
     /// When the result is no CloudEvent; the error uses the names of 1.0.
-    pub fn from_canonical(canonical: &Canonical<'_>, original: &Self) -> Result<Self, DecodeError> {
-        if *canonical == original.canonical() {
+    pub fn to_event(&self, original: &Event) -> Result<Event, DecodeError> {
+        if *self == Canonical::from(original) {
             return Ok(original.clone());
         }
-        let required = canonical.check()?;
-        let made = Made::of(canonical)?;
+        let required = self.check()?;
+        let made = Made::of(self)?;
         let can_say = original.spec_version >= SpecVersion::V0_3
-            || (canonical.subject.is_none() && !matches!(made, Made::Base64(_)));
+            || (self.subject.is_none() && !matches!(made, Made::Base64(_)));
         let version = if can_say { original.spec_version } else { SpecVersion::V1_0 };
-        let body = canonical.restored(original, version, &made).to_json(version);
+        let body = self.restored(original, version, &made).to_json(version);
         let content_type = match &original.wire {
             Wire::Structured { content_type, .. } if version == original.spec_version => content_type.clone(),
             Wire::Structured { .. } | Wire::Binary { .. } => Some("application/cloudevents+json".to_owned()),
         };
         let wire = Wire::Structured { content_type, body: body.into() };
-        Ok(Self::from_parts(version, required.id, required.source, required.ty, wire))
+        Ok(Event::from_parts(version, required.id, required.source, required.ty, wire))
     }
-}
 
-impl Canonical<'_> {
     fn check(&self) -> Result<RequiredAttributes, DecodeError> {
         let mut names = HashSet::new();
         for (name, _) in &self.extensions {

@@ -25,16 +25,6 @@ pub enum EventBody {
     Batch(Vec<Event>),
 }
 
-impl Event {
-    /// Decodes one structured event of any version from its JSON.
-    ///
-    /// # Errors
-    /// When the JSON is no event; the error tells its author what is wrong.
-    pub fn from_json(json: impl Into<Bytes>) -> Result<Self, DecodeError> {
-        one(Some("application/cloudevents+json"), json.into())
-    }
-}
-
 /// The headers that a binary event must have, by version.
 const REQUIRED: [[&str; 4]; 2] = [
     ["ce-specversion", "ce-id", "ce-source", "ce-type"],
@@ -167,7 +157,7 @@ fn malformed_header(name: &str, problem: &str) -> DecodeError {
 }
 
 /// Reads a JSON object.
-fn one(content_type: Option<&str>, body: Bytes) -> Result<Event, DecodeError> {
+pub(super) fn one(content_type: Option<&str>, body: Bytes) -> Result<Event, DecodeError> {
     let (content_type, body) = (content_type.map(str::to_owned), without_mark(body));
     let found = structured(text(&body)?)?;
     Ok(found.into_event(content_type, body))

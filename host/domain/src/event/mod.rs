@@ -92,6 +92,14 @@ pub struct Event {
 }
 
 impl Event {
+    /// Decodes one structured event of any version from its JSON.
+    ///
+    /// # Errors
+    /// When the JSON is no event; the error tells its author what is wrong.
+    pub fn from_json(json: impl Into<Bytes>) -> Result<Self, DecodeError> {
+        decode::one(Some("application/cloudevents+json"), json.into())
+    }
+
     /// Rebuilds an event that [`decode()`] made before, without checking it again: the store uses it for its rows.
     pub fn from_parts(spec_version: SpecVersion, id: String, source: String, ty: String, wire: Wire) -> Self {
         Self { spec_version, id, source, ty, wire }

@@ -11,6 +11,7 @@ use super::{Accept, Error, Origin, rows};
 use crate::meter::Meter;
 use crate::output::Output;
 use crate::work;
+use waypost_domain::event::Canonical;
 use waypost_domain::{Event, EventId};
 use waypost_runtime::clock;
 
@@ -103,7 +104,7 @@ impl Events {
 
 /// Returns the place in the chain of an event that follows this one.
 fn next_in_chain(event: &Event) -> Result<u32, Error> {
-    let extensions = event.canonical().extensions;
+    let extensions = Canonical::from(event).extensions;
     let chain = extensions.iter().find(|(name, _)| name == CHAIN_ATTRIBUTE);
     // Any other value of the attribute starts a new chain.
     let chain = chain.and_then(|(_, value)| value.parse().ok()).unwrap_or(0_u32).saturating_add(1);

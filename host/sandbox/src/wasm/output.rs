@@ -64,7 +64,7 @@ fn body_bytes(output: &transform::Output) -> usize {
 fn one(output: transform::Output, of: &Event, guard: &Guard) -> Result<Output, String> {
     match output {
         transform::Output::Event(event) => {
-            Event::from_canonical(&canonical(event), of).map(Output::Event).map_err(|error| error.message)
+            canonical(event).to_event(of).map(Output::Event).map_err(|error| error.message)
         }
         transform::Output::Raw(raw) => {
             headers::check_content_type(&raw.content_type)?;

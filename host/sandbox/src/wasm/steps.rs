@@ -12,6 +12,7 @@ use super::component::Plugin;
 use super::guest::Guest;
 use super::timer::Timer;
 use super::{output, text};
+use waypost_domain::event::Canonical;
 use waypost_domain::plugin::{Failure, Output, Verdict};
 use waypost_domain::{Event, Subscription};
 
@@ -46,7 +47,7 @@ pub(super) async fn ask(
     input: &Input<'_>,
     answers: &mut Answers,
 ) -> wasmtime::Result<Result<Verdict, Failure>> {
-    let canonical = input.event.canonical();
+    let canonical = Canonical::from(input.event);
     let extensions: Vec<_> =
         canonical.extensions.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let event = output::seen(&canonical, &extensions);

@@ -33,7 +33,7 @@ pub(super) use list::{Stands, list};
 pub(super) use ordered::in_order;
 pub(super) use ready::{backlog, backlog_until, first_attempt, ready, recipients_with_backlog};
 pub(super) use remove::{DueRow, PendingRows};
-pub(super) use walk::WalkedDelivery;
+pub(super) use walk::{WalkedDelivery, in_state};
 
 tables! {
     /// The tables of deliveries.

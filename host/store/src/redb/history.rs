@@ -240,10 +240,10 @@ pub(super) fn of_range(reader: &Reader, range: Range) -> Result<Vec<EventHistory
     Ok(found)
 }
 
-/// See [`crate::Store::deliveries_of`].
-pub(super) fn of_recipient(
+/// See [`crate::Store::deliveries_of`] and [`crate::Store::histories_of`].
+pub(super) fn of_these(
     reader: &Reader,
-    recipient: RecipientId,
+    only: Option<RecipientId>,
     events: &[EventId],
 ) -> Result<Vec<EventHistory>, Fault> {
     let mut by_batch: BTreeMap<u128, HashSet<EventId>> = BTreeMap::new();
@@ -261,7 +261,7 @@ pub(super) fn of_recipient(
         let of_batch = reader.handle.read(|txn| {
             let is_meant = |logged: &LoggedEvent| events.contains(&logged.id);
             let wanted = reader.wanted(txn, batch, |_, id| events.contains(&record::event_id(id)))?;
-            of_events(reader, txn, (batch, &wanted), usize::MAX, Some(recipient), is_meant)
+            of_events(reader, txn, (batch, &wanted), usize::MAX, only, is_meant)
         });
         found.extend(readable(of_batch)?.into_iter().flatten());
     }

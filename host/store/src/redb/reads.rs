@@ -7,10 +7,10 @@ use jiff::Timestamp;
 
 use super::handle::Fault;
 use super::read::Reader;
-use super::{Store, access, announcements, deliveries, history, log, modules, plugin_data, registry};
+use super::{Store, access, announcements, deliveries, history, log, modules, plugin_data, registry, room};
 use crate::{
-    AnnouncementPage, AuditPlace, AuditQuery, Backlog, DeliveriesQuery, DeliveryCounts, Error, EventHistory,
-    Forward, ListedDelivery, LoggedEvent, Module, Position, Range, StoredSubscription,
+    AnnouncementPage, AuditPlace, AuditQuery, Backlog, DeliveriesQuery, DeliveryCounts, DiskUse, Error,
+    EventHistory, Forward, ListedDelivery, LoggedEvent, Module, Position, Range, StoredSubscription,
 };
 use waypost_domain::job::{Job, Kind};
 use waypost_domain::plugin::{RenderedPayload, StateMap};
@@ -36,6 +36,17 @@ impl Store {
             Err(_) => Error::Closed,
         });
         Ok(read??)
+    }
+
+    /// Returns how much of the disk the file takes, and about how much it would need. Nothing is walked: both are kept.
+    pub async fn disk(&self) -> Result<DiskUse, Error> {
+        let of_users = self.usage.without_history();
+        self.read(move |reader| room::disk(reader, of_users)).await
+    }
+
+    /// Gives back what the file does not need. All reads and writes wait until it is done.
+    pub async fn compact(&self) -> Result<(), Error> {
+        self.read(|reader| reader.handle.compact()).await
     }
 
     /// Returns one event with the history of its deliveries.
@@ -64,7 +75,12 @@ impl Store {
         recipient: RecipientId,
         events: Vec<EventId>,
     ) -> Result<Vec<EventHistory>, Error> {
-        self.read(move |reader| history::of_recipient(reader, recipient, &events)).await
+        self.read(move |reader| history::of_these(reader, Some(recipient), &events)).await
+    }
+
+    /// Returns those of these events that are in the log, with the histories of their deliveries, in any order.
+    pub async fn histories_of(&self, events: Vec<EventId>) -> Result<Vec<EventHistory>, Error> {
+        self.read(move |reader| history::of_these(reader, None, &events)).await
     }
 
     /// Counts the deliveries of a recipient by state.

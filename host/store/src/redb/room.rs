@@ -1,38 +1,25 @@
 //! How much of the disk the file takes, how much of that is needed, and giving back what is not.
 //!
 //! The engine reuses the pages of what was removed, and never gives them back: after a burst, a file stays as large as it ever
-//! was. [`Store::compact`] moves what is left to the beginning and cuts the rest off. Nothing else is read or written
+//! was. [`crate::Store::compact`] moves what is left to the beginning and cuts the rest off. Nothing else is read or written
 //! meanwhile, which takes about six seconds for each gigabyte that is left (`cargo bench --bench deliveries -- steady`).
 
 use std::path::Path;
 
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
-use super::Store;
 use super::deliveries::{FRESH, WAITING};
 use super::handle::Fault;
 use super::pieces;
 use super::read::Reader;
 use super::schema::{LOG_BYTES_KEY, META, Tables};
-use crate::{DiskUse, Error};
+use crate::DiskUse;
 
 /// What a row takes besides a large record: its key, a small value, and its part of the pages above.
 const ROW_BYTES: u64 = 64;
 
-impl Store {
-    /// Returns how much of the disk the file takes, and about how much it would need. Nothing is walked: both are kept.
-    pub async fn disk(&self) -> Result<DiskUse, Error> {
-        let of_users = self.usage.without_history();
-        self.read(move |reader| disk(reader, of_users)).await
-    }
-
-    /// Gives back what the file does not need. All reads and writes wait until it is done.
-    pub async fn compact(&self) -> Result<(), Error> {
-        self.read(|reader| reader.handle.compact()).await
-    }
-}
-
-fn disk(reader: &Reader, of_users: u64) -> Result<DiskUse, Fault> {
+/// See [`crate::Store::disk`].
+pub(super) fn disk(reader: &Reader, of_users: u64) -> Result<DiskUse, Fault> {
     reader.handle.read(|txn| {
         let records = txn.open_table(META)?.get(LOG_BYTES_KEY)?.map_or(0, |bytes| bytes.value());
         let mut rows = 0;

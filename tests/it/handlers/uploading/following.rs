@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use waypost_domain::event::Payload;
+use waypost_domain::event::{Canonical, Payload};
 use waypost_domain::parts::FilePath;
 use waypost_handlers::upload::{CHAIN_ATTRIBUTE, CHAIN_MAX};
 
@@ -42,7 +42,7 @@ async fn an_output_becomes_an_event_that_the_next_handler_understands() {
     assert_eq!(done.place, format!("event {}", EventId::MAX));
     let event = log.given().remove(0);
     assert_eq!((event.id(), event.source(), event.ty()), (RUN, "/handlers/hash.it", "org.example.hashed"));
-    let said = event.canonical();
+    let said = Canonical::from(&event);
     assert_eq!(said.subject.as_deref(), Some("C234"));
     assert_eq!(said.content_type.as_deref(), Some("application/json"));
     assert_eq!(said.extensions, [(CHAIN_ATTRIBUTE.to_owned(), "1".to_owned())]);
@@ -110,7 +110,7 @@ async fn a_handler_that_triggers_itself_ends() {
     for n in 1..=CHAIN_MAX {
         run.upload(&uploader, &run.small()).await.unwrap();
         let event = log.given().pop().unwrap();
-        assert_eq!(event.canonical().extensions, [(CHAIN_ATTRIBUTE.to_owned(), n.to_string())]);
+        assert_eq!(Canonical::from(&event).extensions, [(CHAIN_ATTRIBUTE.to_owned(), n.to_string())]);
         run = Run::of(&serde_json::from_slice(&event.json()).unwrap());
     }
     fs::remove_dir_all(folder.path().join(RUN)).unwrap();

@@ -6,9 +6,9 @@ use super::*;
 
 /// Lets a plugin change an event, and returns the result.
 fn changed(event: &Event, change: impl FnOnce(&mut Canonical<'_>)) -> Result<Event, String> {
-    let mut canonical = event.canonical();
+    let mut canonical = Canonical::from(event);
     change(&mut canonical);
-    Event::from_canonical(&canonical, event).map_err(|error| error.message)
+    canonical.to_event(event).map_err(|error| error.message)
 }
 
 fn text(event: &Event) -> String {
@@ -102,11 +102,11 @@ fn data_keep_their_kind() {
             canonical.data = Some(data.clone());
         });
         let made = made.unwrap();
-        assert_eq!(made.canonical().data, Some(data));
-        assert_eq!(made.canonical().content_type.as_deref(), content_type);
+        assert_eq!(Canonical::from(&made).data, Some(data));
+        assert_eq!(Canonical::from(&made).content_type.as_deref(), content_type);
     }
     let plain = changed(&event, |canonical| canonical.data = Some(Payload::Text(Cow::Borrowed("hello"))));
-    assert_eq!(plain.unwrap().canonical().content_type.as_deref(), Some("text/plain"));
+    assert_eq!(Canonical::from(&plain.unwrap()).content_type.as_deref(), Some("text/plain"));
     // Text that is declared as JSON reaches a target unchanged.
     let made = changed(&event, |canonical| {
         canonical.content_type = Some("application/json".to_owned());
@@ -126,7 +126,7 @@ fn a_body_that_is_no_json_is_shown_as_text() {
         ("content-type", "application/json"),
     ]);
     let event = one(decode(&headers, Bytes::from_static(b"{no json")).unwrap());
-    assert_eq!(event.canonical().data, Some(Payload::Text(Cow::Borrowed("{no json"))));
+    assert_eq!(Canonical::from(&event).data, Some(Payload::Text(Cow::Borrowed("{no json"))));
     let made = changed(&event, rename).unwrap();
     let out = encode(&made, Form { mode: ContentMode::Binary, ..Form::default() }, &Map::new());
     assert_eq!(

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{Apply, announce};
 use crate::StoredState;
 use crate::redb::damage;
-use crate::redb::deliveries::{DeliveryKey, Stand, WalkedDelivery};
+use crate::redb::deliveries::{DeliveryKey, Stand, WalkedDelivery, in_state};
 use crate::redb::group::ExpireBacklog;
 use crate::redb::handle::Fault;
 use crate::redb::{log, record};
@@ -38,7 +38,8 @@ pub(super) fn expire(
     let batch = apply.log.batch_of(first)?.unwrap_or(first);
     let limit = usize::try_from(request.rows.max(1)).unwrap_or(usize::MAX);
     let events = first..=*received.end();
-    let walked = apply.deliveries.walk(&apply.log, (recipient, request.state), batch, events, limit)?;
+    let walked =
+        in_state(&mut apply.deliveries, &apply.log, (recipient, request.state), batch, events, limit)?;
     let last = walked.last().filter(|_| walked.len() >= limit).map(|last| last.event());
     let mut expired = 0;
     for delivery in walked {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Apply, announce, redeliver};
 use crate::redb::damage;
-use crate::redb::deliveries::{DeliveryKey, Stand, WalkedDelivery};
+use crate::redb::deliveries::{DeliveryKey, Stand, WalkedDelivery, in_state};
 use crate::redb::group::AdvanceJob;
 use crate::redb::handle::Fault;
 use crate::redb::log::{ids_received, ids_received_surely};
@@ -72,7 +72,7 @@ fn walk(apply: &mut Apply<'_, '_>, job: &Job, rows: u32, request: &AdvanceJob) -
     let batch = apply.log.batch_of(first)?.unwrap_or(first);
     let limit = usize::try_from(rows.max(1)).unwrap_or(usize::MAX);
     let state = StoredState::from(job.of);
-    let walked = apply.deliveries.walk(&apply.log, (recipient, state), batch, first..=last, limit)?;
+    let walked = in_state(&mut apply.deliveries, &apply.log, (recipient, state), batch, first..=last, limit)?;
     let mut progress = JobProgress {
         position: walked.last().filter(|_| walked.len() >= limit).map(|last| record::event_id(last.event())),
         looked_at: walked.len() as u64,
