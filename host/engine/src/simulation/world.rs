@@ -284,12 +284,13 @@ impl World {
         sent.push(at);
         sent.sort_unstable();
         for (place, first) in sent.iter().enumerate() {
-            let (most, rest) = (limit.burst() as usize, &sent[place..]);
+            let (most, rest) = (u128::from(limit.burst()), &sent[place..]);
             // Two attempts may have got theirs before the others, and send later.
-            let allowed = |until: Instant| {
-                most + ((until - *first).as_secs_f64() / limit.interval().as_secs_f64()) as usize + 2
-            };
-            if let Some((count, _)) = rest.iter().enumerate().find(|(count, at)| count + 1 > allowed(**at)) {
+            let allowed =
+                |until: Instant| most + (until - *first).as_millis() / limit.interval().as_millis() + 2;
+            if let Some((count, _)) =
+                rest.iter().enumerate().find(|(count, at)| *count as u128 + 1 > allowed(**at))
+            {
                 let what = format!("{} requests to {}, whose limit is {limit}: {rest:?}", count + 1, of.0);
                 return self.fail(what);
             }
