@@ -54,6 +54,11 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) {
     let mut calendar = Calendar::of(&store, &data).await;
+    if calendar.doubted_until.is_some() {
+        tracing::warn!(
+            "the clock is far ahead of the last run: what is past its time stays for another hour, in case the clock is wrong"
+        );
+    }
     let rounds = async {
         loop {
             store.share().gained(HashSlot::FIRST).await;

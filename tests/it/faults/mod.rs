@@ -2,6 +2,7 @@
 //! subscription, which stays fast, and at the end a ledger: accepted = delivered + dead + waiting.
 
 mod clients;
+mod clock;
 mod cut;
 mod http2;
 mod policy;
