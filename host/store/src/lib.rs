@@ -31,8 +31,8 @@ pub use self::redb::Store;
 pub use changes::{ChangeSet, Changes};
 pub use deliveries::{DeliveriesQuery, Delivery, DeliveryCounts, ListedDelivery, StoredState};
 pub use pending::{
-    OrderedPage, OrderedQuery, PageEnd, PendingDelivery, Progress, QueuePosition, ReadyPage, ReadyQuery,
-    Release, Settlement,
+    LetterPlace, OrderedPage, OrderedQuery, PageEnd, PendingDelivery, Progress, QueuePosition, ReadyPage,
+    ReadyQuery, Release, Settlement,
 };
 pub use share::{Fence, Gains, HashSlot, Share, Term};
 pub use tokens::{KnownToken, Tokens};

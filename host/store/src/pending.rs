@@ -92,9 +92,14 @@ pub struct OrderedQuery {
     pub after: EventId,
     /// How many of these at most; none for zero.
     pub rows: usize,
-    /// How many dead letters to return at most, oldest first.
+    /// How many dead letters to return at most, oldest first, and after which one.
     pub dead_letters: usize,
+    /// See [`OrderedPage::more_dead_letters`].
+    pub dead_letters_after: Option<LetterPlace>,
 }
+
+/// Where a dead letter stands in the log: the batch of its event, and the event's place in it.
+pub type LetterPlace = (EventId, u32);
 
 /// Pending deliveries of one recipient in the order of acceptance, whether they are due or not.
 #[derive(Clone, Debug)]
@@ -111,6 +116,23 @@ pub struct OrderedPage {
     pub is_recovering: bool,
     /// The events of the dead letters.
     pub dead_letters: Vec<Arc<LoggedEvent>>,
+    /// The last of them, if there may be more.
+    pub more_dead_letters: Option<LetterPlace>,
+}
+
+impl OrderedPage {
+    /// Makes a page with nothing, which has read up to this event.
+    pub fn empty(read_to: EventId) -> Self {
+        Self {
+            asked: Vec::new(),
+            following: Vec::new(),
+            read_to,
+            end: PageEnd::More,
+            is_recovering: false,
+            dead_letters: Vec::new(),
+            more_dead_letters: None,
+        }
+    }
 }
 
 /// What comes after an ordered page.

@@ -79,5 +79,6 @@ async fn oldest(
 ) -> Result<OrderedPage, Error> {
     let dead_letters = if stops(subscription) { dead_letters } else { 0 };
     let (recipient, events, after) = (subscription.id.into(), Vec::new(), EventId::NIL);
-    store.in_order(OrderedQuery { recipient, events, after, rows, dead_letters }).await
+    let dead_letters_after = None;
+    store.in_order(OrderedQuery { recipient, events, after, rows, dead_letters, dead_letters_after }).await
 }

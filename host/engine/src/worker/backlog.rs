@@ -6,6 +6,11 @@
 //! Where nodes share a recipient, deliveries of other nodes are skipped and not kept in memory. First attempts are
 //! skipped only once, since the position up to which they have been read is kept. Further attempts come in the order of
 //! their times, so pages grow while they hold only deliveries of other nodes.
+//!
+//! There, too, the senders of events take turns: of each, a few first attempts wait in memory, and reading goes on behind
+//! the others ([`senders`]). What was passed is read again when everything else has been.
+
+mod senders;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,6 +22,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Division;
+use senders::{SenderCounts, SenderCursors};
 use waypost_domain::{EventId, RecipientId};
 use waypost_runtime::clock;
 use waypost_store::{Error, HashSlot, PendingDelivery, ReadyPage, ReadyQuery, Store, Wake};
@@ -46,6 +52,8 @@ pub(super) struct Backlog {
     /// Deliveries that were read and whose end is not recorded yet: their rows are still in the store. Of a recipient
     /// that is not shared, only retries: first attempts do not come twice.
     taken: HashSet<EventId>,
+    /// What was passed for other senders' sake.
+    passed: SenderCursors,
     reading: Option<(ReadyQuery, BoxFuture<'static, Result<ReadyPage, Error>>)>,
     /// Those whose end was recorded after the current read began: the page may still contain them.
     recorded: HashSet<EventId>,
@@ -100,6 +108,7 @@ impl Backlog {
             early: false,
             next_due: None,
             taken: HashSet::new(),
+            passed: SenderCursors::default(),
             reading: None,
             recorded: HashSet::new(),
             growth: (1, 1),
@@ -116,14 +125,18 @@ impl Backlog {
 
     /// Begins to read a page, and returns whether it was available at once.
     fn begin_page(&mut self, page: usize) -> bool {
-        if !(self.unread || self.due_unread) || self.reading.is_some() || self.pause().is_some() {
+        if self.reading.is_some() || self.pause().is_some() {
+            return false;
+        }
+        let back = if self.unread { None } else { self.passed.next(&self.waiting) };
+        if !(self.unread || self.due_unread || back.is_some()) {
             return false;
         }
         let grown = |growth: usize| (growth * page).min(PAGE_MAX.max(page));
         let query = ReadyQuery {
             recipient: self.id,
-            after: self.read_to,
-            first_attempts: if self.unread { grown(self.growth.0) } else { 0 },
+            after: back.unwrap_or(self.read_to),
+            first_attempts: if self.unread || back.is_some() { grown(self.growth.0) } else { 0 },
             now: if self.early { Timestamp::MAX } else { clock::now() },
             due: if self.early {
                 1 + self.taken.len()
@@ -175,8 +188,12 @@ impl Backlog {
 
     fn take(&mut self, query: &ReadyQuery, page: ReadyPage, recorded: &HashSet<EventId>) {
         let ReadyPage { first_attempts, read_to, due, mut next_due } = page;
-        self.read_to = read_to;
-        let more = query.first_attempts > 0 && first_attempts.len() >= query.first_attempts;
+        // What was read again is behind what has been read.
+        let known = self.read_to;
+        self.read_to = known.max(read_to);
+        let more =
+            query.first_attempts > 0 && first_attempts.len() >= query.first_attempts && read_to >= known;
+        let read_again = self.passed.take(query.after, if read_to < known { read_to } else { EventId::MAX });
         let mut more_due = query.due > 0 && due.len() >= query.due;
         let before = self.waiting.len();
         for pending in due {
@@ -194,11 +211,21 @@ impl Backlog {
         match self.division {
             Division::ByRecipient => self.waiting.extend(first_attempts),
             Division::ByEvent => {
+                let mut counts = SenderCounts::of(&self.waiting);
                 for pending in first_attempts {
                     let id = pending.event.id;
-                    if self.is_ours(&pending) && !recorded.contains(&id) && self.taken.insert(id) {
-                        self.waiting.push_back(pending);
+                    if !self.is_ours(&pending) || recorded.contains(&id) || self.taken.contains(&id) {
+                        continue;
                     }
+                    if counts.take(&pending.event.sender) {
+                        self.taken.insert(id);
+                        self.waiting.push_back(pending);
+                    } else {
+                        self.passed.pass(&pending.event.sender, pending.position.batch);
+                    }
+                }
+                if read_to < known {
+                    read_again.into_iter().for_each(|sender| self.passed.go_on(sender, read_to));
                 }
                 self.growth.0 = grow(self.growth.0, more && self.waiting.len() == with_due);
                 self.growth.1 = grow(self.growth.1, more_due && with_due == before);
@@ -232,6 +259,7 @@ impl Backlog {
     /// Drops waiting deliveries, and reads from the beginning.
     pub(super) fn restart(&mut self) {
         self.stop();
+        self.passed.clear();
         for pending in self.waiting.drain(..) {
             self.taken.remove(&pending.event.id);
         }
@@ -261,7 +289,11 @@ impl Backlog {
 
     /// Tells whether nothing is pending, except deliveries that are due later.
     pub(super) fn is_over(&self) -> bool {
-        !self.unread && !self.due_unread && self.waiting.is_empty() && self.reading.is_none()
+        !self.unread
+            && !self.due_unread
+            && self.passed.is_empty()
+            && self.waiting.is_empty()
+            && self.reading.is_none()
     }
 
     /// Tells whether the store may hold due deliveries that have not been read.

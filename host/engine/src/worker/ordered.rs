@@ -22,14 +22,15 @@ use super::lanes::{HeadEnd, Lanes, Offer};
 use waypost_domain::{EventId, RecipientId};
 use waypost_runtime::clock;
 use waypost_store::{
-    Error, OrderedPage, OrderedQuery, PageEnd, PendingDelivery, ReadyPage, ReadyQuery, Store, Wake,
+    Error, LetterPlace, OrderedPage, OrderedQuery, PageEnd, PendingDelivery, ReadyPage, ReadyQuery, Store,
+    Wake,
 };
 
 /// How many rows a page has that looks for deliveries of other lanes, and where there is one lane.
 const ROWS: usize = 256;
 const ROWS_OF_ONE: usize = 16;
-/// How many dead letters stop lanes: the oldest.
-const DEAD_LETTERS_MAX: usize = 1_024;
+/// How many dead letters are read at once. All are, before anything else: each may stop a lane.
+const DEAD_LETTERS: usize = if cfg!(test) { 2 } else { 1_024 };
 /// How many known deliveries keep a worker that has nothing to do: the next one would have to read them again.
 const KEPT_MIN: usize = 1_024;
 /// How many times as long as reading took it is not read from the beginning again, and how long at most.
@@ -55,8 +56,8 @@ pub(super) struct OrderedBacklog {
     is_newest: bool,
     /// Whether a recovery was running when it was read last.
     is_barred: bool,
-    /// Whether dead letters are to be read, and whether everything is.
-    wants_dead_letters: bool,
+    /// Which dead letters are to be read, and whether everything is.
+    dead_letters: DeadLetters,
     wants_restart: bool,
     /// When it was read from the beginning last, and how long the reads have taken since.
     begun: Instant,
@@ -70,6 +71,21 @@ pub(super) struct OrderedBacklog {
     /// Those whose end was recorded after the current read began: the page may still contain them.
     recorded: HashSet<EventId>,
     pause: ReadPause,
+}
+
+/// Which dead letters are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DeadLetters {
+    /// None: all that stop a lane are known.
+    Known,
+    /// All, or those after this one.
+    From(Option<LetterPlace>),
+}
+
+impl DeadLetters {
+    fn of(order: &CompiledOrder) -> Self {
+        if order.stops() { Self::From(None) } else { Self::Known }
+    }
 }
 
 /// A page that is being read.
@@ -103,9 +119,8 @@ impl Query {
             Self::Newest(query) => {
                 let ReadyPage { first_attempts: following, read_to, .. } = store.ready(query).await?;
                 let more = following.len() >= query.first_attempts;
-                let (asked, dead_letters) = (Vec::new(), Vec::new());
                 let (end, is_recovering) = (PageEnd::Newest, false);
-                (OrderedPage { asked, following, read_to, end, is_recovering, dead_letters }, more)
+                (OrderedPage { following, read_to, end, is_recovering, ..OrderedPage::empty(read_to) }, more)
             }
         };
         let lanes = page.following.iter().map(|pending| order.lane(&pending.event)).collect();
@@ -120,7 +135,7 @@ impl OrderedBacklog {
             store,
             id,
             lanes: Lanes::new(order.on_dead),
-            wants_dead_letters: order.stops(),
+            dead_letters: DeadLetters::of(&order),
             order,
             waiting: VecDeque::new(),
             read_to: EventId::NIL,
@@ -155,8 +170,17 @@ impl OrderedBacklog {
         }
     }
 
-    /// Returns what is to be read next: heads whose turn has come, and what follows if those are not enough.
+    /// Returns what is to be read next: dead letters, then heads whose turn has come, and what follows if those are not enough.
     fn query(&mut self, page: usize) -> Option<Query> {
+        if let DeadLetters::From(after) = self.dead_letters {
+            self.dead_letters = DeadLetters::Known;
+            let most = if self.order.has_one_lane() { 1 } else { DEAD_LETTERS };
+            return Some(Query::InOrder(OrderedQuery {
+                dead_letters: most,
+                dead_letters_after: after,
+                ..self.in_order(Vec::new(), 0)
+            }));
+        }
         if self.early {
             // A worker that has just begun knows no head yet.
             self.early_head = self.lanes.rouse_next();
@@ -179,7 +203,7 @@ impl OrderedBacklog {
             return Some(Query::Newest(ReadyQuery { recipient, after, first_attempts: room, now, due: 0 }));
         }
         let looks = looks && !self.is_newest;
-        if events.is_empty() && !looks && !self.wants_dead_letters {
+        if events.is_empty() && !looks {
             return None;
         }
         self.unread &= !looks;
@@ -188,13 +212,12 @@ impl OrderedBacklog {
             true => ROWS_OF_ONE,
             false => ROWS,
         };
-        let dead_letters = match std::mem::take(&mut self.wants_dead_letters) {
-            false => 0,
-            true if self.order.has_one_lane() => 1,
-            true => DEAD_LETTERS_MAX,
-        };
+        Some(Query::InOrder(self.in_order(events, rows)))
+    }
+
+    fn in_order(&self, events: Vec<EventId>, rows: usize) -> OrderedQuery {
         let (recipient, after) = (self.id, self.read_to);
-        Some(Query::InOrder(OrderedQuery { recipient, events, after, rows, dead_letters }))
+        OrderedQuery { recipient, events, after, rows, dead_letters: 0, dead_letters_after: None }
     }
 
     /// Tells whether more may be looked for: of one lane, only its head matters.
@@ -236,6 +259,12 @@ impl OrderedBacklog {
         let now = clock::now();
         for (event, lane) in page.dead_letters.iter().zip(stopped) {
             self.lanes.stop(event.id, lane);
+        }
+        if let Some(last) = page.more_dead_letters
+            && !self.order.has_one_lane()
+            && self.lanes.has_room()
+        {
+            self.dead_letters = DeadLetters::From(Some(last));
         }
         let looked = match query {
             Query::InOrder(query) => {
@@ -290,7 +319,7 @@ impl OrderedBacklog {
         self.lanes.restart();
         (self.read_to, self.unread) = (EventId::NIL, true);
         (self.is_newest, self.is_barred) = (false, false);
-        (self.wants_restart, self.wants_dead_letters) = (false, self.order.stops());
+        (self.wants_restart, self.dead_letters) = (false, DeadLetters::of(&self.order));
         (self.begun, self.took, self.next_due) = (Instant::now(), Duration::ZERO, None);
     }
 
@@ -308,7 +337,9 @@ impl OrderedBacklog {
             Query::InOrder(query) => {
                 self.lanes.put_back(&query.events);
                 self.unread |= query.rows > 0;
-                self.wants_dead_letters |= query.dead_letters > 0;
+                if query.dead_letters > 0 {
+                    self.dead_letters = DeadLetters::From(query.dead_letters_after);
+                }
             }
         }
     }
@@ -320,7 +351,10 @@ impl OrderedBacklog {
 
     /// Tells whether nothing can be done, except what is due later, and little is known that would have to be read again.
     pub(super) fn is_over(&self) -> bool {
-        let reads = self.reading.is_some() || self.wants_restart || self.unread && self.may_look();
+        let reads = self.reading.is_some()
+            || self.wants_restart
+            || self.dead_letters != DeadLetters::Known
+            || self.unread && self.may_look();
         let waits = !self.waiting.is_empty() || self.lanes.has_ready();
         !reads && !waits && self.lanes.known() <= KEPT_MIN
     }
@@ -367,8 +401,8 @@ impl OrderedBacklog {
 mod tests {
     use super::*;
     use waypost_domain::recovery::{Mark, ScanProgress, State};
-    use waypost_domain::{Event, OnDead, Recovery};
-    use waypost_store::{Arrival, Step};
+    use waypost_domain::{Attempt, Event, OnDead, Outcome, Recovery};
+    use waypost_store::{Arrival, LoggedEvent, Settlement, Step};
 
     const ID: RecipientId = RecipientId::MAX;
 
@@ -412,14 +446,7 @@ mod tests {
         let (store, mut backlog) = empty(&folder);
         // It is from before the event.
         let page = Page {
-            page: OrderedPage {
-                asked: Vec::new(),
-                following: Vec::new(),
-                read_to: EventId::NIL,
-                end: PageEnd::Newest,
-                is_recovering: false,
-                dead_letters: Vec::new(),
-            },
+            page: OrderedPage { end: PageEnd::Newest, ..OrderedPage::empty(EventId::NIL) },
             lanes: Vec::new(),
             stopped: Vec::new(),
             more: false,
@@ -442,7 +469,7 @@ mod tests {
         backlog.pause.cut_short();
         read(&mut backlog).await;
         assert_eq!(backlog.waiting.len(), 1);
-        assert!(!backlog.wants_dead_letters && !backlog.is_over());
+        assert!(backlog.dead_letters == DeadLetters::Known && !backlog.is_over());
     }
 
     /// What came while a replay was about to begin was delivered before what that added: reading from the beginning had to
@@ -471,6 +498,55 @@ mod tests {
         read(&mut backlog).await;
         let waiting: Vec<_> = backlog.waiting.iter().map(|pending| pending.event.id).collect();
         assert_eq!(waiting, [old]);
+    }
+
+    /// Only the oldest thousand stopped their lanes: those behind others were delivered.
+    #[tokio::test]
+    async fn each_dead_letter_stops_its_lane_however_many_there_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, mut backlog) = empty(&folder);
+        // Each event has a lane of its own.
+        backlog.order = CompiledOrder {
+            lane: Some(Arc::new(|event: &LoggedEvent| event.received.as_microsecond().cast_unsigned() / 2)),
+            on_dead: OnDead::Stop,
+        };
+        let at = |number: i64| Timestamp::from_microsecond(1_800_000_000_000_000 + number).unwrap();
+        let accept = async |number| {
+            let event = Event::from_json(r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}"#);
+            let (received, sender) = (at(number), "ann".to_owned());
+            let arrival =
+                Arrival { event: event.unwrap(), received, sender, matched: vec![ID], failed: Vec::new() };
+            store.log(vec![arrival]).await.unwrap()[0]
+        };
+        for lane in 0..5 {
+            accept(2 * lane).await;
+        }
+        let (recipient, after, now) = (ID, EventId::NIL, clock::now());
+        let query = ReadyQuery { recipient, after, first_attempts: 9, now, due: 0 };
+        for pending in store.ready(query).await.unwrap().first_attempts {
+            let outcome = Outcome::Dead { reason: "no".to_owned() };
+            let attempt =
+                Attempt { number: 1, at: now, took: Duration::ZERO, policy: None, target: None, outcome };
+            let settlement = Settlement {
+                recipient: ID,
+                event: pending.event.id,
+                position: pending.position,
+                plugin: None,
+                run: None,
+                attempt,
+                progress: pending.progress,
+                rendered: false,
+            };
+            store.settle(settlement).await.unwrap();
+        }
+        let free = accept(100).await;
+        for lane in 0..5 {
+            accept(2 * lane + 1).await;
+        }
+        backlog.restart();
+        read(&mut backlog).await;
+        let waiting: Vec<_> = backlog.waiting.iter().map(|pending| pending.event.id).collect();
+        assert_eq!(waiting, [free]);
     }
 
     /// Whoever purges a dead letter wakes nobody.

@@ -178,3 +178,43 @@ fn what_ended_while_the_store_was_read_is_not_taken_again() {
     let runtime = runtime.max_blocking_threads(1).enable_all().build().unwrap();
     runtime.block_on(an_attempt_ends_while_the_store_is_read());
 }
+
+/// Senders took turns among the oldest 128 runs: one with more hid the others.
+#[tokio::test]
+async fn a_sender_with_many_runs_hides_no_other_and_each_run_is_read_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(folder.path(), Duration::ZERO).unwrap());
+    let mut all = Vec::new();
+    let mut log = async |sender: &str, count: usize| {
+        let arrivals = (0..count).map(|number| {
+            let event = format!(r#"{{"specversion": "1.0", "id": "{number}", "source": "/s", "type": "t"}}"#);
+            let (event, sender) = (Event::from_json(event).unwrap(), sender.to_owned());
+            Arrival { event, received: clock::now(), sender, matched: vec![ID], failed: Vec::new() }
+        });
+        all.extend(store.log(arrivals.collect()).await.unwrap());
+    };
+    for _ in 0..3 {
+        log("much", 100).await;
+        log("many", 90).await;
+    }
+    log("little", 1).await;
+    log("much", 40).await;
+    let mut backlog = Backlog::new(Arc::clone(&store), ID, Division::ByEvent);
+    for _ in 0..600 {
+        read(&mut backlog).await;
+    }
+    let senders: Vec<_> = backlog.waiting.iter().map(|pending| pending.event.sender.clone()).collect();
+    assert!(senders.contains(&"little".to_owned()) && senders.len() < 40, "{senders:?}");
+    let mut found = Vec::new();
+    while !backlog.is_over() {
+        let before = backlog.waiting.iter().filter(|pending| pending.event.sender == "much").count();
+        assert!(before <= 16, "{before}");
+        // Those that wait longest begin; then there is room for more.
+        let most = backlog.waiting.len().min(5);
+        found.extend(backlog.waiting.drain(..most).map(|pending| pending.event.id));
+        read(&mut backlog).await;
+    }
+    found.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(found, all);
+}

@@ -17,7 +17,8 @@ use crate::redb::read::Reader;
 use crate::redb::record::{self, Batch, Waiting, final_code};
 use crate::redb::registry::RECOVERIES;
 use crate::{
-    LoggedEvent, OrderedPage, OrderedQuery, PageEnd, PendingDelivery, Progress, QueuePosition, StoredState,
+    LetterPlace, LoggedEvent, OrderedPage, OrderedQuery, PageEnd, PendingDelivery, Progress, QueuePosition,
+    StoredState,
 };
 use waypost_domain::EventId;
 
@@ -40,8 +41,10 @@ pub(crate) fn in_order(reader: &Reader, query: &OrderedQuery) -> Result<(Ordered
         }
         let barrier = page.barrier()?;
         let (following, read_to, end) = page.following(barrier, newest)?;
-        let (dead_letters, is_recovering) = (page.dead_letters()?, barrier.is_some());
-        Ok((OrderedPage { asked, following, read_to, end, is_recovering, dead_letters }, page.dead))
+        let ((dead_letters, more_dead_letters), is_recovering) = (page.dead_letters()?, barrier.is_some());
+        let page_read =
+            OrderedPage { asked, following, read_to, end, is_recovering, dead_letters, more_dead_letters };
+        Ok((page_read, page.dead))
     })
 }
 
@@ -212,17 +215,27 @@ impl<'a> Page<'a> {
         Ok(())
     }
 
-    /// Reads the events of the oldest dead letters.
-    fn dead_letters(&mut self) -> Result<Vec<Arc<LoggedEvent>>, Fault> {
+    /// Reads the events of the oldest dead letters, and says where to go on if there may be more.
+    fn dead_letters(&mut self) -> Result<(Vec<Arc<LoggedEvent>>, Option<LetterPlace>), Fault> {
         let (recipient, code) = (self.recipient, final_code(StoredState::Dead));
-        let rows = (recipient, code, 0, 0)..=(recipient, code, u128::MAX, u32::MAX);
-        let mut events = Vec::new();
-        for row in self.txn.open_table(ENDED_BY_STATE)?.range(rows)?.take(self.query.dead_letters) {
+        let after = self.query.dead_letters_after.map(|(batch, index)| (batch.uuid().as_u128(), index));
+        let (batch, index) = after.unwrap_or_default();
+        let (mut events, mut last) = (Vec::new(), None);
+        self.bytes = 0;
+        let rows = (recipient, code, batch, index)..=(recipient, code, u128::MAX, u32::MAX);
+        for row in self.txn.open_table(ENDED_BY_STATE)?.range(rows)? {
             let (_, _, batch, index) = row?.0.value();
+            if after == Some((batch, index)) {
+                continue;
+            }
+            if events.len() >= self.query.dead_letters || self.bytes >= PAGE_BYTES {
+                return Ok((events, last));
+            }
+            last = Some((record::event_id(batch), index));
             let batch = self.batch(batch)?;
             events.extend(batch.and_then(|batch| batch.event_at(index).map(Arc::clone)));
         }
-        Ok(events)
+        Ok((events, None))
     }
 }
 

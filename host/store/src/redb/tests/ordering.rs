@@ -6,7 +6,14 @@ use waypost_domain::Recovery;
 use waypost_domain::recovery::{Mark, ScanProgress};
 
 async fn read(store: &Store, after: EventId, rows: usize) -> OrderedPage {
-    let query = OrderedQuery { recipient: sub(1), events: Vec::new(), after, rows, dead_letters: 9 };
+    let query = OrderedQuery {
+        recipient: sub(1),
+        events: Vec::new(),
+        after,
+        rows,
+        dead_letters: 9,
+        dead_letters_after: None,
+    };
     store.in_order(query).await.unwrap()
 }
 
@@ -65,7 +72,14 @@ async fn those_that_are_asked_for_are_read_where_they_stand_now() {
     settle(&store, sub(1), &pending[0], Outcome::Delivered).await;
     settle(&store, sub(1), &pending[1], dead()).await;
     let events = vec![all[5], all[0], all[1], all[2], EventId::MAX];
-    let query = OrderedQuery { recipient: sub(1), events, after: EventId::NIL, rows: 0, dead_letters: 9 };
+    let query = OrderedQuery {
+        recipient: sub(1),
+        events,
+        after: EventId::NIL,
+        rows: 0,
+        dead_letters: 9,
+        dead_letters_after: None,
+    };
     let page = store.in_order(query).await.unwrap();
     assert_eq!(ids(&page.asked), [all[5], all[1]], "one that is over, dead or unknown is not pending");
     assert!(page.following.is_empty() && page.asked[1].position.due.is_some());
