@@ -231,6 +231,7 @@ async fn a_breaker_that_flaps_tells_once_a_minute() {
     let opened = told(&target, "/ops", "breaker.opened", &uuid).await;
     assert_eq!((&opened["data"]["name"], &opened["data"]["user"]), (&json!("hers"), &json!("alice")));
     assert!(opened["data"]["reason"].as_str().unwrap().contains("500"), "{opened}");
+    assert_eq!(opened["data"]["of"], "target");
     told(&target, "/ops", "breaker.closed", &uuid).await;
     assert_eq!(types(&target.requests("/ops")), ["breaker.opened", "breaker.closed"]);
 }
@@ -273,6 +274,54 @@ async fn many_dead_letters_are_told_together() {
     let together = told.iter().filter(|event| event["data"]["count"].is_u64());
     assert!(together.clone().all(|event| event["data"]["reason"].as_str().unwrap().contains("415")));
     assert!(together.count() >= 1 && told.len() < 250, "{}", told.len());
+}
+
+/// A thousand subscriptions of one user that failed made thousands of events at once.
+#[tokio::test]
+async fn dead_letters_of_a_users_many_subscriptions_are_told_together_and_anothers_beside_them() {
+    let (server, target) = (Server::start().await, Target::start().await);
+    target.always("/t", Answer::status(415));
+    watch(&server, &target, "/ops").await;
+    let (alice, bob) = (server.user("alice"), server.user("bob"));
+    for _ in 0..200 {
+        alice.subscribe(json!({"target_url": target.url("/t")})).await;
+    }
+    let his = bob.subscribe(json!({"target_url": target.url("/t")})).await;
+    server.receive(&event_1_0("e-1")).await;
+    let told = wait_until("all are told", async || {
+        let told: Vec<_> = target.requests("/ops").iter().map(Request::json).collect();
+        let count = |event: &Value| event["data"]["count"].as_u64().unwrap_or(1);
+        (told.iter().map(count).sum::<u64>() == 201).then_some(told)
+    })
+    .await;
+    assert!(told.len() < 150, "{}", told.len());
+    let together = told.iter().find(|event| event["data"]["count"].is_u64()).unwrap();
+    assert_eq!(
+        (&together["subject"], &together["data"]["user"]),
+        (&Value::Null, &json!("alice")),
+        "{together}"
+    );
+    assert_eq!(together["data"]["subscriptions"], together["data"]["count"], "{together}");
+    assert!(told.iter().any(|event| event["subject"] == his.as_str()));
+}
+
+#[tokio::test]
+async fn an_operator_is_told_of_the_breaker_of_a_plugin() {
+    let (server, target) = (Server::with(&["--retry-schedule", "30d"]).await, Target::start().await);
+    watch(&server, &target, "/ops").await;
+    let alice = server.user("alice");
+    let uuid = alice.subscribe(json!({"name": "hers", "target_url": target.url("/t")})).await;
+    let module = crate::plugins::wasm(waypost_guests::TRAP);
+    let headers = [("content-type", "application/wasm")];
+    alice.send(Method::PUT, &format!("/eventmatch/{uuid}/plugin"), &headers, module).await.ok();
+    let events: Vec<Value> = (0..6).map(|number| event_1_0(&number.to_string())).collect();
+    server.receive_as(BATCH, json!(events).to_string()).await.ok();
+    let opened = told(&target, "/ops", "breaker.opened", &uuid).await;
+    let data = &opened["data"];
+    assert_eq!(
+        (&data["of"], &data["name"], &data["failures"]),
+        (&json!("plugin"), &json!("hers"), &json!(5))
+    );
 }
 
 #[tokio::test]

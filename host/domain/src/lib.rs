@@ -30,7 +30,7 @@ pub use event::Event;
 pub use handler::{HandlerName, HandlerRun};
 pub use ids::{DeliveryId, EventId, RecipientId, SubscriptionId, TokenId};
 pub use job::Job;
-pub use operator::{Announcement, Notice, OPERATOR};
+pub use operator::{Announcement, Guarded, Notice, OPERATOR};
 pub use order::{OnDead, Order, OrderBy};
 pub use plugin::{PluginDigest, PluginUse};
 pub use rate::RateLimit;

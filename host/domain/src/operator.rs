@@ -105,10 +105,12 @@ pub struct Replayed {
 /// Something that operators are to know, and that is not kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A subscription's deliveries wait, because its target is down.
+    /// A subscription's deliveries wait, because its target is down or its plugin fails.
     BreakerOpened {
         /// The subscription.
         subscription: SubscriptionId,
+        /// Which of them.
+        of: Guarded,
         /// How many failures there were in a row.
         failures: u32,
         /// What failed last.
@@ -116,10 +118,12 @@ pub enum Notice {
         /// When the next delivery tries.
         until: Timestamp,
     },
-    /// Its target answers again.
+    /// Its target answers again, or its plugin works again.
     BreakerClosed {
         /// The subscription.
         subscription: SubscriptionId,
+        /// Which of them.
+        of: Guarded,
     },
     /// The data folder is nearly full.
     DiskLow {
@@ -128,6 +132,25 @@ pub enum Notice {
         /// The most that it may have.
         max: u64,
     },
+}
+
+/// What a breaker is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Guarded {
+    /// The target of a subscription.
+    Target,
+    /// The plugin of one.
+    Plugin,
+}
+
+impl Guarded {
+    /// Returns its name in events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Target => "target",
+            Self::Plugin => "plugin",
+        }
+    }
 }
 
 impl Announcement {

@@ -31,10 +31,10 @@ pub(super) fn of_announcement(
     make(source, ty(cause), Some(*about), *at, data)
 }
 
-/// Makes the event of several announcements of a type about one recipient.
+/// Makes the event of several announcements of a type: about one recipient, or about several subscriptions of one user.
 pub(super) fn of_many(
     source: &str,
-    Together { count, since, last }: &Together,
+    Together { count, since, recipients, last }: &Together,
     directory: &Directory,
 ) -> Event {
     let Announcement { at, about, cause } = last;
@@ -46,24 +46,31 @@ pub(super) fn of_many(
         Cause::Replayed(replayed) => replayed.reason.as_ref(),
     };
     let mut data = who(*about, cause, directory);
+    let is_one = recipients.len() == 1;
+    if !is_one {
+        data.extend(members(json!({"subscription": null, "name": null, "subscriptions": recipients.len()})));
+    }
     data.extend(members(json!({"count": count, "since": clock::text(*since), "reason": reason})));
-    make(source, ty(cause), Some(*about), *at, data)
+    make(source, ty(cause), is_one.then_some(*about), *at, data)
 }
 
 /// Makes the event of a notice.
 pub(super) fn of_notice(source: &str, at: Timestamp, notice: &Notice, directory: &Directory) -> Event {
     match notice {
-        Notice::BreakerOpened { subscription: id, failures, reason, until } => {
+        Notice::BreakerOpened { subscription: id, of, failures, reason, until } => {
             let mut data = subscription(*id, directory);
             data.extend(members(json!({
+                "of": of.name(),
                 "failures": failures,
                 "reason": reason,
                 "next_probe": clock::text(*until),
             })));
             make(source, "breaker.opened", Some((*id).into()), at, data)
         }
-        Notice::BreakerClosed { subscription: id } => {
-            make(source, "breaker.closed", Some((*id).into()), at, subscription(*id, directory))
+        Notice::BreakerClosed { subscription: id, of } => {
+            let mut data = subscription(*id, directory);
+            data.extend(members(json!({"of": of.name()})));
+            make(source, "breaker.closed", Some((*id).into()), at, data)
         }
         Notice::DiskLow { used, max } => {
             let data = members(json!({"used_bytes": used, "max_bytes": max}));

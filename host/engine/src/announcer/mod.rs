@@ -4,14 +4,14 @@
 //! An announcement leaves the store in the transaction that logs its event, so each is told once, also over a crash. One
 //! node tells those of all: the one that has the first hash slot. Notices are told where they arise, and are lost in a crash.
 //!
-//! A flood is told in a few words: of one page, the first few of a type about one recipient are told one by one, and the
-//! others together, with their number. The next page is read a little later, when more has come together. What goes to a
-//! `dead_letter_url` is told one by one.
+//! A flood is told in a few words: of one page, the first few of a type about the subscriptions of one user are told one by
+//! one, and the others together, with their number. The next page is read a little later, when more has come together. What
+//! goes to a `dead_letter_url` is told one by one.
 
 mod event;
 mod notices;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub use notices::Notices;
 /// How many announcements are read at once, and how many events of them are logged one by one.
 const ROWS: usize = 1024;
 const EVENTS: usize = 64;
-/// How many of a type about one recipient are told one by one.
+/// How many of a type about the subscriptions of one user, or about one handler, are told one by one.
 const TOLD_EACH: usize = 8;
 /// The time between two pages, unless the first had more than is logged at once.
 const PACE: Duration = Duration::from_millis(100);
@@ -50,8 +50,17 @@ pub struct Announcer {
     source: String,
 }
 
-/// What announcements are about, and the type of their events.
-type Kind = (RecipientId, &'static str);
+/// Whose share announcements count for, and the type of their events.
+type Kind = (Share, &'static str);
+
+/// Whose share an announcement counts for.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Share {
+    /// That of the user of the subscription that it is about.
+    Of(String),
+    /// That of a handler, or of a subscription that is gone.
+    Own(RecipientId),
+}
 
 /// What is logged for some announcements.
 struct Plan {
@@ -152,8 +161,12 @@ impl Announcer {
         let has_ended = page.found.into_iter().try_for_each(|row| {
             let AnnouncementRow { place, announcement, event } = row;
             let about = announcement.about;
-            let kind = (about, event::ty(&announcement.cause));
-            let told = told.entry(kind).or_default();
+            let share = match self.directory.get(about.subscription_id()) {
+                Some(subscription) => Share::Of(subscription.user.clone()),
+                None => Share::Own(about),
+            };
+            let kind = (share, event::ty(&announcement.cause));
+            let told = told.entry(kind.clone()).or_default();
             let letter = letter(&announcement);
             let goes_to =
                 letter.and_then(|allowed| self.directory.letters_go_to(about.subscription_id(), allowed));
@@ -206,22 +219,25 @@ fn letter(announcement: &Announcement) -> Option<bool> {
     }
 }
 
-/// Announcements of a type about one recipient that are told together.
+/// Announcements of a type about the recipients of one share that are told together.
 struct Together {
     count: u64,
     since: Timestamp,
+    recipients: BTreeSet<RecipientId>,
     /// The last one.
     last: Announcement,
 }
 
 impl Together {
     fn new(first: Announcement) -> Self {
-        Self { count: weight(&first), since: first.at, last: first }
+        let recipients = BTreeSet::from([first.about]);
+        Self { count: weight(&first), since: first.at, recipients, last: first }
     }
 
     fn add(&mut self, next: Announcement) {
         self.count += weight(&next);
         self.since = self.since.min(next.at);
+        self.recipients.insert(next.about);
         self.last = next;
     }
 }

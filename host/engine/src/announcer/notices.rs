@@ -1,6 +1,6 @@
 //! What is told and not kept: a bounded queue from those who notice it to the announcer.
 //!
-//! Of each kind, a subscription has at most one told in a minute. A breaker that flaps is told as it stands when the minute is
+//! Of each kind, a breaker has at most one told in a minute. A breaker that flaps is told as it stands when the minute is
 //! over, unless that is known.
 
 use std::collections::{HashMap, VecDeque};
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use waypost_domain::{Notice, SubscriptionId};
+use waypost_domain::{Guarded, Notice, SubscriptionId};
 use waypost_runtime::clock;
 
 /// The shortest time between two of a kind about the same.
@@ -31,9 +31,12 @@ pub struct Notices {
 struct Queue {
     /// What is to be told now, and when it was noticed.
     ready: VecDeque<(Timestamp, Notice)>,
-    /// What was told of each subscription, or of this machine.
-    subjects: HashMap<Option<SubscriptionId>, Subject>,
+    /// What was told of each breaker, or of this machine.
+    subjects: HashMap<About, Subject>,
 }
+
+/// A breaker, or `None` for this machine.
+type About = Option<(SubscriptionId, Guarded)>;
 
 #[derive(Default)]
 struct Subject {
@@ -53,7 +56,10 @@ impl Notices {
 
     /// Forgets a subscription that is deleted.
     pub(crate) fn forget(&self, subscription: SubscriptionId) {
-        self.queue.lock().subjects.remove(&Some(subscription));
+        let mut queue = self.queue.lock();
+        for of in [Guarded::Target, Guarded::Plugin] {
+            queue.subjects.remove(&Some((subscription, of)));
+        }
     }
 
     fn tell_at(&self, notice: Notice, at: Timestamp, now: Instant) {
@@ -62,7 +68,7 @@ impl Notices {
     }
 
     /// Returns what is to be told now.
-    pub(super) fn take(&self, now: Instant) -> Vec<(Timestamp, Notice)> {
+    pub(crate) fn take(&self, now: Instant) -> Vec<(Timestamp, Notice)> {
         self.queue.lock().take(now)
     }
 
@@ -150,10 +156,10 @@ impl Subject {
     }
 }
 
-fn about(notice: &Notice) -> Option<SubscriptionId> {
+fn about(notice: &Notice) -> About {
     match notice {
-        Notice::BreakerOpened { subscription, .. } | Notice::BreakerClosed { subscription } => {
-            Some(*subscription)
+        Notice::BreakerOpened { subscription, of, .. } | Notice::BreakerClosed { subscription, of } => {
+            Some((*subscription, *of))
         }
         Notice::DiskLow { .. } => None,
     }
@@ -174,11 +180,12 @@ mod tests {
 
     fn opened(subscription: SubscriptionId) -> Notice {
         let (failures, reason) = (10, "500".to_owned());
-        Notice::BreakerOpened { subscription, failures, reason, until: Timestamp::UNIX_EPOCH }
+        let of = Guarded::Target;
+        Notice::BreakerOpened { subscription, of, failures, reason, until: Timestamp::UNIX_EPOCH }
     }
 
     fn closed(subscription: SubscriptionId) -> Notice {
-        Notice::BreakerClosed { subscription }
+        Notice::BreakerClosed { subscription, of: Guarded::Target }
     }
 
     /// What is told of notices that come so many seconds after the first look, each looked for each second.
@@ -237,6 +244,6 @@ mod tests {
         }
         let left = queue.take(now);
         assert_eq!(left.len(), WAITING_MAX);
-        assert_eq!(about(&left[0].1).unwrap().uuid().as_u128(), 1_000 - WAITING_MAX as u128);
+        assert_eq!(about(&left[0].1).unwrap().0.uuid().as_u128(), 1_000 - WAITING_MAX as u128);
     }
 }

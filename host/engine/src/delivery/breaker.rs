@@ -13,7 +13,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::circuit::{Circuit, Rules, Success, Turn};
-use waypost_domain::{Subscription, SubscriptionId};
+use super::gate::Echo;
+use crate::announcer::Notices;
+use waypost_domain::operator;
+use waypost_domain::{Guarded, Notice, Subscription, SubscriptionId};
 use waypost_runtime::clock::Wall;
 
 /// When the breaker of a plugin opens, and for how long.
@@ -60,6 +63,8 @@ pub(super) enum Permit {
 pub(super) struct Breakers {
     map: Mutex<HashMap<SubscriptionId, Breaker>>,
     wall: Wall,
+    /// Operators are told of breakers.
+    notices: Arc<Notices>,
 }
 
 /// One breaker.
@@ -89,6 +94,10 @@ impl Drop for Probe {
 }
 
 impl Breakers {
+    pub(super) fn new(notices: Arc<Notices>) -> Self {
+        Self { notices, ..Self::default() }
+    }
+
     /// Asks whether a delivery may call its plugin now.
     pub(super) fn ask(self: &Arc<Self>, subscription: &Subscription, now: Instant) -> Permit {
         let mut all = self.map.lock();
@@ -106,14 +115,27 @@ impl Breakers {
         }
     }
 
-    /// Notes the result of a call.
+    /// Notes the result of a call. Operators are told of the breaker, except by an `echo`: a call for what tells them something.
     pub(super) fn note(
         &self,
         subscription: &Subscription,
         permit: Permit,
         result: Result<(), BreakerFailure>,
         now: Instant,
+        echo: Echo,
     ) {
+        if let (Some(notice), Echo::No) = (self.change(subscription, permit, result, now), echo) {
+            self.notices.tell(notice);
+        }
+    }
+
+    fn change(
+        &self,
+        subscription: &Subscription,
+        permit: Permit,
+        result: Result<(), BreakerFailure>,
+        now: Instant,
+    ) -> Option<Notice> {
         let (mut all, id) = (self.map.lock(), subscription.id);
         let is_probe = match permit {
             Permit::Try(mut probe) => {
@@ -125,29 +147,31 @@ impl Breakers {
         if all.get(&id).is_some_and(|known| known.version != subscription.updated) {
             match result {
                 // It says nothing about the subscription as it is now, or that was before this.
-                Ok(()) => return,
+                Ok(()) => return None,
                 Err(_) => drop(all.remove(&id)),
             }
         }
         match result {
             Ok(()) => {
-                let Some(known) = all.get_mut(&id) else { return };
-                if let Success::Clean { was_open } = known.circuit.succeed(is_probe, now) {
-                    all.remove(&id);
-                    if was_open {
-                        tracing::info!(subscription = %id, "its plugin works again: the breaker is closed");
-                    }
-                }
+                let Success::Clean { was_open } = all.get_mut(&id)?.circuit.succeed(is_probe, now) else {
+                    return None;
+                };
+                all.remove(&id);
+                was_open.then(|| {
+                    tracing::info!(subscription = %id, "its plugin works again: the breaker is closed");
+                    Notice::BreakerClosed { subscription: id, of: Guarded::Plugin }
+                })
             }
             Err(BreakerFailure { reason, holds }) => {
                 let new = || Breaker { version: subscription.updated, holds, circuit: Circuit::new(&PLUGIN) };
                 let known = all.entry(id).or_insert_with(new);
-                if let Some(until) = known.circuit.fail(reason, is_probe, now, now) {
-                    known.holds = holds;
-                    let (failures, reason, until) =
-                        (known.circuit.failures(), known.circuit.reason(), self.wall.at(until));
-                    tracing::warn!(subscription = %id, failures, reason, %until, "its plugin fails: the breaker is open");
-                }
+                let was_open = known.circuit.open().is_some();
+                let until = self.wall.at(known.circuit.fail(reason, is_probe, now, now)?);
+                known.holds = holds;
+                let (failures, reason) = (known.circuit.failures(), known.circuit.reason());
+                tracing::warn!(subscription = %id, failures, reason, %until, "its plugin fails: the breaker is open");
+                let (reason, of) = (operator::shortened(reason), Guarded::Plugin);
+                (!was_open).then_some(Notice::BreakerOpened { subscription: id, of, failures, reason, until })
             }
         }
     }
@@ -193,7 +217,7 @@ mod tests {
         for _ in 0..PLUGIN.failures {
             let permit = breakers.ask(subscription, now);
             assert!(matches!(permit, Permit::Call));
-            breakers.note(subscription, permit, failed(), now);
+            breakers.note(subscription, permit, failed(), now, Echo::No);
         }
         breakers
     }
@@ -203,10 +227,10 @@ mod tests {
         let (breakers, subscription, now) = (Arc::<Breakers>::default(), subscription(), Instant::now());
         for _ in 0..3 {
             for _ in 1..PLUGIN.failures {
-                breakers.note(&subscription, Permit::Call, failed(), now);
+                breakers.note(&subscription, Permit::Call, failed(), now, Echo::No);
             }
             assert_eq!(breakers.state(&subscription).unwrap().open_until, None);
-            breakers.note(&subscription, Permit::Call, Ok(()), now);
+            breakers.note(&subscription, Permit::Call, Ok(()), now, Echo::No);
             assert_eq!(breakers.state(&subscription), None);
         }
         let permit = open(&subscription, now).ask(&subscription, now);
@@ -221,7 +245,7 @@ mod tests {
         drop(breakers.ask(&subscription, later));
         let probe = breakers.ask(&subscription, later);
         assert!(matches!(probe, Permit::Try(_)));
-        breakers.note(&subscription, probe, Ok(()), later);
+        breakers.note(&subscription, probe, Ok(()), later, Echo::No);
         assert!(matches!(breakers.ask(&subscription, later), Permit::Call));
     }
 
@@ -232,7 +256,39 @@ mod tests {
         let changed = Subscription { updated: Timestamp::MAX, ..subscription.clone() };
         assert_eq!(breakers.state(&changed), None);
         assert!(matches!(breakers.ask(&changed, now), Permit::Call));
-        breakers.note(&changed, Permit::Call, failed(), now);
+        breakers.note(&changed, Permit::Call, failed(), now, Echo::No);
         assert_eq!(breakers.state(&changed).unwrap().failures, 1);
+    }
+
+    /// Those of targets were announced, and these were not.
+    #[test]
+    fn operators_are_told_when_it_opens_and_closes_but_not_by_what_tells_them() {
+        let (subscription, now) = (subscription(), Instant::now());
+        let told = |breakers: &Breakers| -> Vec<_> {
+            breakers.notices.take(now).into_iter().map(|(_, notice)| notice).collect()
+        };
+        let breakers = open(&subscription, now);
+        let opened = told(&breakers);
+        assert!(
+            matches!(&opened[..], [Notice::BreakerOpened { of: Guarded::Plugin, failures: 5, reason, .. }]
+                if reason == "plugin: oops"),
+            "{opened:?}"
+        );
+        let later = now + PLUGIN.wait;
+        let probe = breakers.ask(&subscription, later);
+        breakers.note(&subscription, probe, failed(), later, Echo::No);
+        assert_eq!(told(&breakers), [], "it is still open");
+        let later = later + 2 * PLUGIN.wait;
+        let probe = breakers.ask(&subscription, later);
+        breakers.note(&subscription, probe, Ok(()), later, Echo::No);
+        assert_eq!(
+            told(&breakers),
+            [Notice::BreakerClosed { subscription: subscription.id, of: Guarded::Plugin }]
+        );
+        let breakers = Breakers::default();
+        for _ in 0..2 * PLUGIN.failures {
+            breakers.note(&subscription, Permit::Call, failed(), now, Echo::Yes);
+        }
+        assert!(breakers.state(&subscription).unwrap().open_until.is_some() && told(&breakers).is_empty());
     }
 }

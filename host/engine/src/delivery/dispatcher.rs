@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::Limits;
-use super::breaker::BreakerState;
+use super::breaker::{BreakerState, Breakers};
 use super::clients::Clients;
 use super::functions::{Function, Functions};
-use super::gate::{GateHold, TargetState};
+use super::gate::{GateHold, Gates, TargetState};
 use super::handshake::Handshakes;
 use super::last_success::LastSuccess;
 use super::oauth::Tokens;
@@ -66,6 +66,7 @@ impl Dispatcher {
         let searched = *store.share().changed().borrow();
         let reached = store.reached().await.map_err(StartError::Store)?;
         let (stop, tasks) = (store.alarm().stop_token(), TaskTracker::new());
+        let gates = Arc::<Gates>::default();
         let targets = Arc::new(Targets {
             store: Arc::clone(&store),
             directory,
@@ -80,8 +81,8 @@ impl Dispatcher {
             slots: Slots::new(limits.in_flight_max, SLICE, tasks.clone()),
             limits,
             last_success: LastSuccess::new(reached),
-            breakers: Arc::default(),
-            gates: Arc::default(),
+            breakers: Arc::new(Breakers::new(Arc::clone(gates.notices()))),
+            gates,
             stop: stop.clone(),
         });
         let stage = "the dispatcher of deliveries";

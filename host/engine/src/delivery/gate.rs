@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::circuit::{Circuit, Rules, Success, Turn};
 use super::outcome::Response;
 use crate::announcer::Notices;
-use waypost_domain::{Notice, OPERATOR, RateLimit, Subscription, SubscriptionId, operator};
+use waypost_domain::{Guarded, Notice, OPERATOR, RateLimit, Subscription, SubscriptionId, operator};
 use waypost_runtime::clock::Wall;
 
 /// When the breaker of a target opens, and for how long.
@@ -380,7 +380,8 @@ impl Gate {
                     let (failures, reason, until) = (circuit.failures(), circuit.reason(), wall.at(until));
                     tracing::warn!(subscription = %id, failures, reason, %until, "its target is down: the breaker is open");
                     let (subscription, reason) = (id, operator::shortened(reason));
-                    let opened = Notice::BreakerOpened { subscription, failures, reason, until };
+                    let of = Guarded::Target;
+                    let opened = Notice::BreakerOpened { subscription, of, failures, reason, until };
                     notice = (!was_open).then_some(opened);
                 }
                 wait
@@ -408,7 +409,7 @@ impl Gate {
         }
         if matches!(success, Success::Closed | Success::Clean { was_open: true }) {
             tracing::info!(subscription = %id, "its target answers again: the breaker is closed");
-            return Some(Notice::BreakerClosed { subscription: id });
+            return Some(Notice::BreakerClosed { subscription: id, of: Guarded::Target });
         }
         None
     }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::breaker::{BreakerFailure, Permit};
 use super::failure::{self, classify_failure};
+use super::gate::Echo;
 use super::outcome::SubscriptionEffect;
 use super::state_cache::{StateCache, StateGuard};
 use super::targets::Targets;
@@ -147,7 +148,7 @@ impl PluginStage<'_> {
             return Ok(self.classify_failed_run(permit, run, has_policy));
         }
         run.keep_end(self.targets.limits.success_log_bytes);
-        self.targets.breakers.note(self.assignment.subject, permit, Ok(()), Instant::now());
+        self.note(permit, Ok(()));
         let is_changed = state.is_changed();
         let changes = guard.as_ref().filter(|_| is_changed).map(|guard| guard.changes(&state, now));
         let changes = changes.unwrap_or_default();
@@ -187,6 +188,12 @@ impl PluginStage<'_> {
         self.targets.store.freeze(rendering).await
     }
 
+    /// Tells the breaker how a call ended.
+    fn note(&self, permit: Permit, result: Result<(), BreakerFailure>) {
+        let echo = Echo::of(&self.assignment.pending.event.sender);
+        self.targets.breakers.note(self.assignment.subject, permit, result, Instant::now(), echo);
+    }
+
     fn classify_failed_run(&mut self, permit: Permit, run: PluginRun, may_have_policy: bool) -> SendPlan {
         let Verdict::Failed(failed) = &run.verdict else { return SendPlan::Event };
         let wanted = self.used.on_error;
@@ -205,9 +212,7 @@ impl PluginStage<'_> {
             | Failure::Unavailable { .. }
             | Failure::Limit(_)
             | Failure::Trap(_)
-            | Failure::Breaker(_) => {
-                self.targets.breakers.note(self.assignment.subject, permit, counted, Instant::now())
-            }
+            | Failure::Breaker(_) => self.note(permit, counted),
         }
         let on_error = failure::on_error(wanted, &run, may_have_policy);
         let plan = classify_failure(failed, on_error, self.targets.retry(self.assignment).context());
