@@ -257,10 +257,16 @@ impl Soak {
         let audit = Audit {
             lost: usize::try_from(lost)?,
             repeated: usize::try_from(book.repeated)?,
-            renamed: 0,
+            renamed: usize::try_from(book.renamed)?,
             strays: usize::try_from(book.strays)?,
         };
         row.arrived(usize::try_from(book.arrived.iter().sum::<u64>())?, audit);
+        if book.altered > 0 {
+            row.fail(format!("{} deliveries of plugins had not the event's data", book.altered));
+        }
+        if book.miscounted() > 0 {
+            row.fail(format!("a plugin's state counted {} events twice, or not at all", book.miscounted()));
+        }
         if book.disordered > 0 {
             row.fail(format!("{} events came after a newer one of their key", book.disordered));
         }

@@ -1,7 +1,7 @@
 //! The book of a soak: which deliveries of which events are owed. An event leaves it when all have arrived, so that it takes
 //! memory only for what is under way.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::kinds::{KINDS, Kind, PRODUCERS};
 
@@ -9,7 +9,40 @@ use super::kinds::{KINDS, Kind, PRODUCERS};
 struct Open {
     /// The kinds whose target does not have it yet, as bits.
     missing: u32,
+    /// A hash of the `webhook-id` that each target has met it with.
+    webhooks: [u32; KINDS.len()],
     stage: Stage,
+}
+
+/// One arrival.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) seq: usize,
+    /// A hash of its `webhook-id`.
+    pub(super) webhook: u32,
+    /// The number that the plugin's state had got by the event, where the plugin sends that.
+    pub(super) number: Option<u64>,
+}
+
+/// The numbers that a plugin with state gave its events: 1, 2, 3 and so on, if it counted each event once.
+#[derive(Default)]
+struct Numbers {
+    /// Up to here, all have come.
+    to: u64,
+    ahead: BTreeSet<u64>,
+    /// How many events had the number of another.
+    twice: u64,
+}
+
+impl Numbers {
+    fn take(&mut self, number: u64) {
+        if number <= self.to || !self.ahead.insert(number) {
+            self.twice += 1;
+        }
+        while self.ahead.remove(&(self.to + 1)) {
+            self.to += 1;
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,6 +66,11 @@ pub(super) struct Book {
     /// First arrivals at each kind's target.
     pub(super) arrived: [u64; KINDS.len()],
     pub(super) repeated: u64,
+    /// Repeats of what is under way that had another `webhook-id` than the first.
+    pub(super) renamed: u64,
+    /// Arrivals whose data are not those of the event.
+    pub(super) altered: u64,
+    numbers: Numbers,
     /// Arrivals where no such event should go.
     pub(super) strays: u64,
     /// First arrivals that an older event of the same key came after.
@@ -42,7 +80,7 @@ pub(super) struct Book {
 impl Book {
     pub(super) fn send(&mut self, seq: usize) {
         let missing = owed(seq);
-        self.open.insert(seq, Open { missing, stage: Stage::Sent });
+        self.open.insert(seq, Open { missing, webhooks: [0; KINDS.len()], stage: Stage::Sent });
     }
 
     pub(super) fn accept(&mut self, seq: usize) {
@@ -70,15 +108,19 @@ impl Book {
     }
 
     /// Records that a kind's target has an event.
-    pub(super) fn arrive(&mut self, place: usize, seq: usize) {
+    pub(super) fn arrive(&mut self, place: usize, Arrival { seq, webhook, number }: Arrival) {
         if owed(seq) & 1 << place == 0 {
             self.strays += 1;
             return;
         }
-        let Some(open) = self.open.get_mut(&seq).filter(|open| open.missing & 1 << place != 0) else {
+        let mut open = self.open.get_mut(&seq);
+        let Some(open) = open.as_mut().filter(|open| open.missing & 1 << place != 0) else {
             self.repeated += 1;
+            self.renamed += u64::from(open.is_some_and(|open| open.webhooks[place] != webhook));
             return;
         };
+        number.into_iter().for_each(|number| self.numbers.take(number));
+        open.webhooks[place] = webhook;
         open.missing &= !(1 << place);
         if open.missing == 0 && open.stage != Stage::Sent {
             self.open.remove(&seq);
@@ -87,6 +129,13 @@ impl Book {
         let newest = &mut self.newest[place][seq % PRODUCERS];
         self.disordered += u64::from(KINDS[place].is_ordered && newest.is_some_and(|newest| newest > seq));
         *newest = Some(seq);
+    }
+
+    /// Returns by how many events, or more, a plugin's state counted wrongly: those that had the number of another, and numbers
+    /// that none had.
+    pub(super) fn miscounted(&self) -> u64 {
+        let most = self.numbers.ahead.last().copied().unwrap_or(self.numbers.to);
+        self.numbers.twice + (most - self.numbers.to) - self.numbers.ahead.len() as u64
     }
 
     /// Returns how many deliveries are owed: those of accepted events, and of unanswered ones that one kind has.
@@ -110,10 +159,39 @@ fn owed(seq: usize) -> u32 {
 mod tests {
     use super::*;
 
+    fn arrive(book: &mut Book, place: usize, seq: usize) {
+        book.arrive(place, Arrival { seq, webhook: 7, number: None });
+    }
+
+    #[test]
+    fn a_repeat_has_the_same_webhook_id() {
+        let mut book = Book::default();
+        book.send(0);
+        for webhook in [7, 7, 8] {
+            book.arrive(0, Arrival { seq: 0, webhook, number: None });
+        }
+        assert_eq!((book.repeated, book.renamed), (2, 1));
+    }
+
+    #[test]
+    fn a_plugin_counts_each_event_once() {
+        let count = |numbers: &[u64]| {
+            let mut book = Book::default();
+            for (seq, number) in numbers.iter().enumerate() {
+                book.send(seq * PRODUCERS);
+                book.arrive(0, Arrival { seq: seq * PRODUCERS, webhook: 7, number: Some(*number) });
+            }
+            book.miscounted()
+        };
+        assert_eq!(count(&[1, 3, 2, 4]), 0);
+        assert_eq!(count(&[1, 2, 2]), 1);
+        assert_eq!(count(&[1, 3, 5]), 2);
+    }
+
     fn arrive_everywhere(book: &mut Book, seq: usize) {
         (0..KINDS.len())
             .filter(|place| owed(seq) & 1 << place != 0)
-            .for_each(|place| book.arrive(place, seq));
+            .for_each(|place| arrive(book, place, seq));
     }
 
     #[test]
@@ -137,7 +215,7 @@ mod tests {
         book.send(0);
         book.break_off(0);
         assert_eq!(book.owed(), 0);
-        book.arrive(0, 0);
+        arrive(&mut book, 0, 0);
         assert_eq!(book.owed(), u64::from(owed(0).count_ones()) - 1);
     }
 
@@ -149,15 +227,15 @@ mod tests {
             book.send(number * PRODUCERS);
         }
         for number in [0, 1, 0] {
-            book.arrive(place, number * PRODUCERS);
+            arrive(&mut book, place, number * PRODUCERS);
         }
         assert_eq!((book.disordered, book.repeated), (0, 1));
-        book.arrive(place, 2 * PRODUCERS);
+        arrive(&mut book, place, 2 * PRODUCERS);
         assert_eq!(book.disordered, 0);
         book.send(3 * PRODUCERS);
         book.send(4 * PRODUCERS);
-        book.arrive(place, 4 * PRODUCERS);
-        book.arrive(place, 3 * PRODUCERS);
+        arrive(&mut book, place, 4 * PRODUCERS);
+        arrive(&mut book, place, 3 * PRODUCERS);
         assert_eq!(book.disordered, 1);
     }
 }

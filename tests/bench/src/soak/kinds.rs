@@ -83,7 +83,11 @@ impl Kind {
             Plugin::Transform => {
                 members["plugin"] = json!({"digest": digest, "config": {"transform": "same"}})
             }
-            Plugin::State => members["plugin"] = json!({"digest": digest, "config": {"count": "events"}}),
+            // Sends each event's id and the number that its state has got by it.
+            Plugin::State => {
+                let config = json!({"count": "events", "transform": "numbered"});
+                members["plugin"] = json!({"digest": digest, "config": config});
+            }
         }
         match self.does {
             Does::Answer | Does::Wait(_) | Does::Refuse => {}

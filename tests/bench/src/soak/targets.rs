@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::convert::Infallible;
 use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -16,18 +16,23 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::Shared;
-use super::kinds::{Does, KINDS, PRODUCERS};
+use super::book::Arrival;
+use super::kinds::{Does, KINDS, PRODUCERS, Plugin};
 use crate::event::{EventName, Template};
 use crate::producer;
 
 /// How long a producer waits before it connects again.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// What `webhook-id`s are hashed with.
+static HASHED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Returns a number that nobody foresees.
 pub(super) fn random() -> u64 {
@@ -65,6 +70,7 @@ async fn answer(request: Request<Incoming>, book: Shared) -> Result<Response<Emp
         .parse::<usize>()
         .ok()
         .filter(|place| *place < KINDS.len());
+    let webhook = request.headers().get("webhook-id").map_or(0, |id| short(HASHED.hash_one(id.as_bytes())));
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let (Some(place), Some(name)) = (place, EventName::find(&body)) else {
         book.lock().expect("no target panics").strays += 1;
@@ -82,10 +88,34 @@ async fn answer(request: Request<Incoming>, book: Shared) -> Result<Response<Emp
         Does::Refuse => (true, StatusCode::UNSUPPORTED_MEDIA_TYPE),
         Does::Down => (false, StatusCode::SERVICE_UNAVAILABLE),
     };
+    let number = number(&body);
+    let is_altered = match KINDS[place].plugin {
+        Plugin::None => false,
+        Plugin::Transform => !has_data_of(&body, name),
+        Plugin::State => number.is_none(),
+    };
+    let mut book = book.lock().expect("no target panics");
+    book.altered += u64::from(is_altered);
     if arrives {
-        book.lock().expect("no target panics").arrive(place, name.seq);
+        book.arrive(place, Arrival { seq: name.seq, webhook, number });
     }
     Ok(status(answer))
+}
+
+fn short(hash: u64) -> u32 {
+    u32::try_from(hash & u64::from(u32::MAX)).expect("32 bits")
+}
+
+/// Returns the number behind an event's id, where a body is no more than that.
+fn number(body: &[u8]) -> Option<u64> {
+    std::str::from_utf8(body).ok()?.split_once(' ')?.1.parse().ok()
+}
+
+/// Tells whether a body is an event with the data that were sent under this name.
+fn has_data_of(body: &[u8], name: EventName) -> bool {
+    let sent = Template::new().render(name, Some((name.seq % PRODUCERS, PRODUCERS)));
+    let data = |body: &[u8]| serde_json::from_slice::<Value>(body).ok().map(|mut event| event["data"].take());
+    data(body).is_some_and(|data| !data.is_null()) && data(body) == data(&sent)
 }
 
 fn status(status: StatusCode) -> Response<Empty<Bytes>> {

@@ -7,7 +7,8 @@
 //! - for `transform` also `none`, `same`, `upper` (a raw body: the data in upper case), `twice`, `stamp` (a raw body that
 //!   differs each time: the attempt and the time), `raw` (the JSON of `body`, with `headers`: `name: value`, one per line).
 //!
-//! `log`: a line to log. `count`: a key of the state to add 1 to; the new value goes into the raw body of `count`.
+//! `log`: a line to log. `count`: a key of the state to add 1 to; the new value goes into the raw body of `count`, and with the
+//! event's id before it into that of `numbered`.
 
 wit_bindgen::generate!({ path: "../../../wit", world: "waypost:plugin/plugin" });
 
@@ -110,10 +111,11 @@ impl exports::waypost::plugin::transform::Guest for Probe {
                 vec![raw(Payload::Text(stamp))]
             }
             Some("twice") => vec![Output::Event(event.clone()), Output::Event(event)],
-            Some("count") => {
+            Some(word @ ("count" | "numbered")) => {
                 let count = config::get("count").and_then(|key| state::get(&key).ok().flatten());
                 let count = count.and_then(|bytes| bytes.try_into().ok()).map_or(0, i64::from_le_bytes);
-                vec![raw(Payload::Text(count.to_string()))]
+                let text = if word == "count" { count.to_string() } else { format!("{} {count}", event.id) };
+                vec![raw(Payload::Text(text))]
             }
             _ => vec![Output::Event(event)],
         })
