@@ -254,6 +254,11 @@ impl Service {
         let keeping =
             upkeep::run(Arc::clone(&store), subscriptions, retention, config.data.clone(), stop.clone());
         tasks.spawn(alarm.clone().watch("the purge of old events", stop.clone(), keeping));
+        let (watched, watch) = (Arc::clone(&store), stop.clone());
+        let watching = async move {
+            watch.run_until_cancelled(watched.watch()).await;
+        };
+        tasks.spawn(alarm.clone().watch("the watch over the store", stop.clone(), watching));
         let (data, max) = (config.data.clone(), config.max_disk_bytes);
         let keeper = disk::DiskKeeper {
             store: Arc::clone(&store),
@@ -635,7 +640,7 @@ pub fn open_store(config: &Config) -> BoxFuture<'_, Result<Arc<Store>, Error>> {
     Box::pin(async move {
         let (folder, options) = (config.data.clone(), options(config));
         let opened = tokio::task::spawn_blocking(move || Store::with(&folder, options)).await;
-        let store = opened.expect("opening a store does not panic").map_err(Error::Open)?;
+        let store = opened.expect("a store that opens does not panic").map_err(Error::Open)?;
         Ok(Arc::new(store))
     })
 }

@@ -443,6 +443,30 @@ async fn db_sync_creates_the_schema_that_db_check_wants() {
     assert!(busy.code == 1 && !busy.stderr.contains("panicked"), "a running server owns the file: {busy:?}");
 }
 
+/// A bit that flips on the disk, in the pages of the storage engine.
+#[tokio::test]
+async fn db_check_and_serve_name_a_damaged_file() {
+    let mut server = Server::start().await;
+    server.receive(&event("a")).await;
+    server.terminate();
+    assert!(server.exited().await.success());
+    let file = server.data().join("waypost.redb");
+    let data = server.data().to_str().unwrap().to_owned();
+    let check = async || run(&["db", "check", "--data", &data], "").await;
+    assert_eq!(check().await.code, 0);
+    let mut bytes = std::fs::read(&file).unwrap();
+    // The kind of each page is in its first byte.
+    bytes.chunks_mut(4096).skip(1).filter(|page| page[0] == 1 || page[0] == 2).for_each(|page| page[0] ^= 4);
+    std::fs::write(&file, &bytes).unwrap();
+    let serve = run(&["serve", "--listen", "127.0.0.1:0", "--data", &data], "").await;
+    let damaged = format!("{} is damaged", file.display());
+    for output in [check().await, serve] {
+        assert_eq!(output.code, 1, "{output:?}");
+        assert!(output.stderr.contains(&damaged) && output.stderr.contains("backup"), "{}", output.stderr);
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), bytes, "it is left as it is");
+}
+
 #[tokio::test]
 async fn every_command_documents_itself() {
     for command in ["serve", "listen", "send", "match", "event", "db"] {

@@ -16,7 +16,9 @@ use crate::{print, wait};
 /// Check, create or migrate the database, replace its master key, or make its file smaller
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Check the schema version without changing anything; exit 0 if this waypost can use it, else 1
+    /// Check the file and its schema version without changing anything; exit 0 if this waypost can use it, else 1
+    ///
+    /// Reads the whole file, to find damage of the disk, and takes about a second for each gigabyte.
     Check {
         #[command(flatten)]
         data: Data,
@@ -107,7 +109,12 @@ async fn compact(Compact { url, identity }: Compact) -> anyhow::Result<ExitCode>
 }
 
 fn check(checked: &CheckReport, equal: bool) -> anyhow::Result<ExitCode> {
-    let CheckReport { found, current } = *checked;
+    let CheckReport { found, current, is_last_commit_torn } = *checked;
+    if is_last_commit_torn {
+        print::line(format_args!(
+            "the last commit is not whole, as after a power cut: the next start goes back to the one before it"
+        ))?;
+    }
     let (sentence, good) = match found {
         Some(found) if found == current => (format!("the schema is current (version {found})"), true),
         Some(found) => {
@@ -120,7 +127,7 @@ fn check(checked: &CheckReport, equal: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn sync(before: &CheckReport) -> anyhow::Result<ExitCode> {
-    let CheckReport { found, current } = *before;
+    let CheckReport { found, current, .. } = *before;
     let sentence = match found {
         Some(found) if found == current => format!("the schema is already current (version {found})"),
         Some(found) => format!("migrated the schema from version {found} to {current}"),

@@ -1,10 +1,14 @@
-//! What `waypost db` does with the file of a server that does not run: looks at its schema, and creates or migrates it.
+//! What `waypost db` does with the file of a server that does not run: examines it, looks at its schema, and creates or
+//! migrates it.
 
+use std::fs::File;
+use std::panic::catch_unwind;
 use std::path::Path;
 
 use redb::DatabaseError;
 
-use super::handle::{FILE_NAME, Handle, builder, database, schema_of};
+use super::examine::{Condition, Overlay, examine};
+use super::handle::{FILE_NAME, Handle, builder, schema_of};
 use super::open_error::{OpenError, open_error};
 use super::schema::SCHEMA_VERSION;
 use waypost_secrets::KeyFile;
@@ -16,24 +20,36 @@ pub struct CheckReport {
     pub found: Option<u64>,
     /// The version that this Waypost writes.
     pub current: u64,
+    /// Whether the last commit was not whole, so that the next start goes back to the one before it.
+    pub is_last_commit_torn: bool,
 }
 
-/// Reads the schema version of the store in `folder`, without changing anything.
+/// Reads all pages of the store in `folder`, and its schema version, without changing anything.
 ///
 /// # Errors
-/// When there is no file, when it is in use, or when it is not Waypost's.
+/// When there is no file, when it is in use, damaged, or not Waypost's.
 pub fn check(folder: &Path) -> Result<CheckReport, OpenError> {
     let path = folder.join(FILE_NAME);
     if !path.exists() {
         return Err(OpenError::Missing { path });
     }
-    let found = match builder().open_read_only(&path) {
-        Ok(database) => schema_of(&path, &database)?,
-        // A file that was not closed properly is repaired when it is opened for writing.
-        Err(DatabaseError::RepairAborted) => schema_of(&path, &database(&path)?)?,
-        Err(error) => return Err(open_error(&path, error)),
+    // The database itself is not looked at: a damaged one may let the storage engine panic. While it is open, no server starts.
+    let locked = catch_unwind(|| builder().open_read_only(&path));
+    if let Ok(Err(DatabaseError::DatabaseAlreadyOpen)) = locked {
+        return Err(OpenError::InUse { path });
+    }
+    let open = || File::open(&path).map_err(|source| OpenError::Create { path: path.clone(), source });
+    let file = Overlay::of(open()?).map_err(|error| open_error(&path, error))?;
+    let examined = examine(file, |database| schema_of(&path, database));
+    let (found, condition) =
+        examined.map_err(|error| OpenError::Open { path: path.clone(), source: Box::new(error) })?;
+    let is_last_commit_torn = match condition {
+        Condition::Damaged { reason } => return Err(OpenError::Damaged { path, reason }),
+        Condition::LastCommitTorn => true,
+        Condition::Whole => false,
     };
-    Ok(CheckReport { found, current: SCHEMA_VERSION })
+    let found = found.transpose()?.flatten();
+    Ok(CheckReport { found, current: SCHEMA_VERSION, is_last_commit_torn })
 }
 
 /// Creates the store in `folder`, or migrates it to the current schema; returns what was there before.
@@ -43,7 +59,9 @@ pub fn check(folder: &Path) -> Result<CheckReport, OpenError> {
 pub fn sync(folder: &Path, key: &KeyFile) -> Result<CheckReport, OpenError> {
     let before = match check(folder) {
         Ok(checked) => checked,
-        Err(OpenError::Missing { .. }) => CheckReport { found: None, current: SCHEMA_VERSION },
+        Err(OpenError::Missing { .. }) => {
+            CheckReport { found: None, current: SCHEMA_VERSION, is_last_commit_torn: false }
+        }
         Err(error) => return Err(error),
     };
     drop(Handle::open(folder, key)?);

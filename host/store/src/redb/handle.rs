@@ -4,23 +4,28 @@
 //! the service recovers as soon as the disk has room again.
 
 use std::fs::{self, Metadata, OpenOptions};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
     Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, TableHandle, WriteTransaction,
 };
 
+use super::examine::{self, GIVES_UP_COMMIT};
 use super::keys;
 use super::migrate;
-use super::open_error::{OpenError, open_error};
+use super::open_error::{OpenError, damaged, open_error};
 use super::record;
 use super::rewrite::rewrite;
 use super::room;
 use super::schema::{self, SCHEMA_KEY, SCHEMA_VERSION, Tables};
+use super::under_way::UnderWay;
 use crate as store;
 use waypost_runtime::durable;
+use waypost_runtime::stage::Alarm;
 use waypost_secrets::{KeyFile, Vault};
 
 /// The name of the file in the data folder.
@@ -31,6 +36,9 @@ const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 /// From this file size on commits prepare for a quick repair; below it, a repair takes about half a second.
 const QUICK_REPAIR_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// How soon a file is examined again after a panic: nothing is read or written meanwhile.
+const EXAMINE_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// Why a transaction failed.
 #[derive(Debug)]
@@ -81,6 +89,11 @@ pub(super) struct Handle {
     database: RwLock<Option<Database>>,
     /// Seals and opens the secrets in it.
     pub(super) vault: Arc<Vault>,
+    /// Raised when the file is damaged, or a transaction does not end: the service ends then.
+    pub(super) alarm: Alarm,
+    under_way: UnderWay,
+    /// When the file was last examined after a panic.
+    examined: Mutex<Option<Instant>>,
     /// What a test has instead of the file.
     #[cfg(any(test, feature = "testing"))]
     disk: Option<super::disk::Disk>,
@@ -133,7 +146,9 @@ impl Handle {
             Some(found) => assert_eq!(found, SCHEMA_VERSION, "a simulated disk is never older"),
             None => create_tables(&path, &database)?,
         }
-        Ok(Self { disk: Some(disk), ..Self::around(path, database, Vault::unkept()) })
+        let mut handle = Self::around(path, database, Vault::unkept());
+        handle.disk = Some(disk);
+        Ok(handle)
     }
 
     fn around(path: PathBuf, database: Database, vault: Vault) -> Self {
@@ -141,6 +156,9 @@ impl Handle {
             path,
             database: RwLock::new(Some(database)),
             vault: Arc::new(vault),
+            alarm: Alarm::default(),
+            under_way: UnderWay::default(),
+            examined: Mutex::default(),
             #[cfg(any(test, feature = "testing"))]
             disk: None,
         }
@@ -156,7 +174,65 @@ impl Handle {
         let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database =
             guard.as_ref().ok_or_else(|| Fault::Closed("the file is being reopened".to_owned()))?;
-        read(&database.begin_read()?)
+        let _under_way = self.under_way.begin();
+        let result = database.begin_read().map_err(Fault::from).and_then(|txn| read(&txn));
+        self.look_at(&result);
+        result
+    }
+
+    /// Raises the alarm if the storage engine has found the file damaged.
+    fn look_at<T>(&self, result: &Result<T, Fault>) {
+        if let Err(Fault::Redb(error)) = result
+            && let Some(reason) = examine::reason_of(error)
+        {
+            self.give_up(damaged(&self.path, &reason));
+        }
+    }
+
+    fn give_up(&self, reason: String) {
+        if self.alarm.dead().is_none() {
+            self.alarm.raise("the store", reason);
+        }
+    }
+
+    /// Finds out whether the file is damaged, after a panic in a transaction, and raises the alarm if it is. Otherwise the
+    /// panic is a bug, which a request may repeat: the file is not read again for a while.
+    pub(super) fn examine_after(&self, panic: &str) {
+        // No lock of ours is poisoned: it is one of the storage engine, which does not recover.
+        if panic.contains("PoisonError") {
+            return self.give_up(format!("the storage engine panicked before, and cannot go on: {panic}"));
+        }
+        let mut examined = self.examined.lock().unwrap_or_else(PoisonError::into_inner);
+        if examined.is_some_and(|examined| examined.elapsed() < EXAMINE_INTERVAL) {
+            return;
+        }
+        // Nobody writes to it meanwhile.
+        let _database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = self.damage() {
+            self.give_up(damaged(&self.path, &reason));
+        }
+        *examined = Some(Instant::now());
+    }
+
+    fn damage(&self) -> Option<String> {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(disk) = &self.disk {
+            return examine::damage(disk.closed());
+        }
+        examine::damage_of(&self.path)
+    }
+
+    /// Raises the alarm if a transaction has been under way for longer than this.
+    pub(super) fn give_up_after(&self, max: Duration) {
+        let longest = self.under_way.longest();
+        if longest > max {
+            self.give_up(format!(
+                "a transaction in {} has not ended for {} s: the disk does not answer, or the file is damaged (`waypost db \
+                 check` reads all of it)",
+                self.path.display(),
+                longest.as_secs()
+            ));
+        }
     }
 
     /// Writes in one durable transaction, or not at all. Blocks until it is on disk.
@@ -183,6 +259,7 @@ impl Handle {
             let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
             let database = guard.as_ref().ok_or_else(|| Fault::Closed("the file is closed".to_owned()))?;
             let quick_repair = durability == Durability::Now && self.wants_quick_repair();
+            let _under_way = self.under_way.begin();
             commit(database, durability, quick_repair, write)
         };
         self.mended(result)
@@ -207,6 +284,7 @@ impl Handle {
 
     /// Opens the file again after an error of the storage engine.
     fn mended<T>(&self, result: Result<T, Fault>) -> Result<T, Fault> {
+        self.look_at(&result);
         if matches!(&result, Err(Fault::Redb(_))) {
             // Dropping the database waits for readers, whose transactions are short.
             drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());
@@ -240,10 +318,22 @@ impl Handle {
         if guard.is_some() {
             return Ok(());
         }
-        let database = self.open_again().map_err(|error| Fault::Closed(error.to_string()))?;
+        let opened = self.open_again().map_err(Fault::from);
+        self.look_at(&opened);
+        let database = opened.map_err(|fault| Fault::Closed(store::Error::from(fault).to_string()))?;
         *guard = Some(database);
         tracing::info!("the database is open again");
         Ok(())
+    }
+}
+
+/// A damaged file may let the storage engine panic when it is closed.
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let database = self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+            tracing::error!("the database could not be closed well");
+        }
     }
 }
 
@@ -291,6 +381,13 @@ fn identity(_: &Metadata) {}
 pub(super) fn builder() -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
+    builder.set_repair_callback(|repair| {
+        if GIVES_UP_COMMIT.contains(&repair.progress()) {
+            tracing::warn!(
+                "the last commit of the database is not whole, as after a power cut: the one before it is the last now"
+            );
+        }
+    });
     builder
 }
 

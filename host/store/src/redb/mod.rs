@@ -15,6 +15,7 @@ mod damage;
 mod deliveries;
 #[cfg(any(test, feature = "testing"))]
 mod disk;
+mod examine;
 mod group;
 mod handle;
 mod history;
@@ -47,6 +48,7 @@ mod tests;
 #[path = "tests/on_journal.rs"]
 mod tests_on_journal;
 mod text;
+mod under_way;
 mod usage;
 mod writer;
 
@@ -127,6 +129,12 @@ pub struct Store {
     #[cfg(any(test, feature = "testing"))]
     is_simulated: bool,
 }
+
+/// How long a transaction may take. The longest ones take seconds.
+const TRANSACTION_MAX: Duration = Duration::from_secs(120);
+const WATCH_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a store whose alarm is raised waits for its threads.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// How many deliveries one write gives up.
 const EXPIRED_AT_ONCE: u32 = 1_024;
@@ -414,12 +422,15 @@ impl Store {
         {
             return Ok(page);
         }
+        let mut buried = Vec::new();
         loop {
             let (page, rows) = self.read(move |reader| deliveries::ready(reader, query)).await?;
             self.reader.tails.pass(query.recipient, page.read_to);
-            if rows.is_empty() || self.bury(query.recipient, rows).await.is_err() {
+            // In a damaged page, rows may be listed that nothing removes.
+            if rows.is_empty() || rows == buried || self.bury(query.recipient, rows.clone()).await.is_err() {
                 return Ok(page);
             }
+            buried = rows;
         }
     }
 
@@ -428,7 +439,7 @@ impl Store {
     pub async fn in_order(&self, query: OrderedQuery) -> Result<OrderedPage, Error> {
         #[cfg(any(test, feature = "testing"))]
         self.faults.meet("ready", Some(query.recipient))?;
-        let recipient = query.recipient;
+        let (recipient, mut buried) = (query.recipient, Vec::new());
         loop {
             let query = query.clone();
             let (page, rows) = self.read(move |reader| deliveries::in_order(reader, &query)).await?;
@@ -438,7 +449,12 @@ impl Store {
             if rows.is_empty() {
                 return Ok(page);
             }
-            self.bury(recipient, rows).await?;
+            if rows == buried {
+                let reason = "rows that cannot be read stay there".to_owned();
+                return Err(Error::Damaged { table: "waiting", reason });
+            }
+            self.bury(recipient, rows.clone()).await?;
+            buried = rows;
         }
     }
 
@@ -606,13 +622,30 @@ impl Store {
         self.alarm.clone()
     }
 
-    /// Writes what is queued, and closes. Later calls get [`Error::Closed`].
+    /// Raises the alarm when a transaction does not end: the disk hangs, or a damaged page leads in circles. Runs until it is
+    /// dropped.
+    pub async fn watch(&self) {
+        loop {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            self.reader.handle.give_up_after(TRANSACTION_MAX);
+        }
+    }
+
+    /// Writes what is queued, and closes. Later calls get [`Error::Closed`]. Once the alarm is raised, a thread that does not
+    /// end is left behind.
     pub async fn close(&self) {
         self.queue.close();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
-            let ended = tokio::task::spawn_blocking(move || thread.join()).await;
-            if !matches!(ended, Ok(Ok(()))) {
+            let mut ending = tokio::task::spawn_blocking(move || thread.join());
+            let ended = tokio::select! {
+                ended = &mut ending => Some(ended),
+                () = async {
+                    self.alarm.raised().await;
+                    tokio::time::sleep(CLOSE_MAX).await;
+                } => None,
+            };
+            if !matches!(ended, Some(Ok(Ok(())))) {
                 tracing::error!("a thread of the store was not waited for");
             }
         }

@@ -1,6 +1,6 @@
 //! How a store is opened: on the direct road, with a writer; or on a journal's, with an appender and an applier.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::apply::bury_stranded;
 use super::damage::Marks;
+use super::examine;
 use super::group::Op;
 use super::handle::{FILE_NAME, Fault, Handle};
 use super::keys;
@@ -28,7 +29,7 @@ use crate::faulty::Faults;
 use crate::journal::Journal;
 use crate::{Error, Position};
 use waypost_runtime::clock;
-use waypost_runtime::stage::{Alarm, panic_text};
+use waypost_runtime::stage::panic_text;
 
 /// What a store that has joined a journal needs.
 pub(super) struct JournalSide {
@@ -64,7 +65,18 @@ fn unreadable(folder: &Path, fault: Fault) -> OpenError {
 
 /// See [`Store::with`].
 pub(super) fn direct(folder: &Path, options: Options) -> Result<Store, OpenError> {
-    write_to(folder, Handle::open(folder, &options.key(folder))?, options)
+    unless_damaged(folder, || write_to(folder, Handle::open(folder, &options.key(folder))?, options))
+}
+
+/// Opens a file. A damaged one may let the storage engine panic.
+fn unless_damaged<T>(folder: &Path, open: impl FnOnce() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
+        let path = folder.join(FILE_NAME);
+        match examine::damage_of(&path) {
+            Some(reason) => Err(OpenError::Damaged { path, reason }),
+            None => resume_unwind(panic),
+        }
+    })
 }
 
 /// See [`Store::in_memory`].
@@ -137,7 +149,11 @@ async fn join_with(
     let (runtime, owned, wanted) = (runtime::Handle::current(), folder.to_owned(), options.settings());
     let opening = tokio::task::spawn_blocking({
         let journal = Arc::clone(&journal);
-        move || begin_to_join(OpenFile::new(&owned, open()?)?, &owned, pace, &options, journal, runtime)
+        move || {
+            unless_damaged(&owned, || {
+                begin_to_join(OpenFile::new(&owned, open()?)?, &owned, pace, &options, journal, runtime)
+            })
+        }
     });
     let store = opening.await.expect("opening a store does not panic, and the runtime runs")?;
     let failed = |source| OpenError::Read { path: folder.join(FILE_NAME), source };
@@ -216,7 +232,6 @@ fn around(
     options: &Options,
 ) -> Store {
     Store {
-        reader,
         queue: Arc::new(Queue::new(options.queue_bytes_max)),
         wakes: Arc::default(),
         changes: Arc::default(),
@@ -224,7 +239,8 @@ fn around(
         threads: Mutex::default(),
         modules,
         changing_modules: tokio::sync::Mutex::default(),
-        alarm: Alarm::default(),
+        alarm: reader.handle.alarm.clone(),
+        reader,
         usage: Arc::clone(&machine.usage),
         tokens: Arc::clone(&machine.tokens),
         announced: Arc::default(),
@@ -260,11 +276,16 @@ fn start(
     run: impl FnOnce() -> Result<(), Error> + Send + 'static,
 ) -> Result<(), OpenError> {
     let (alarm, queue) = (store.alarm.clone(), Arc::clone(&store.queue));
+    let handle = Arc::clone(&store.reader.handle);
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         let reason = match catch_unwind(AssertUnwindSafe(run)) {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
-            Err(panic) => format!("it panicked: {}", panic_text(&*panic)),
+            Err(panic) => {
+                let panic = panic_text(&*panic);
+                handle.examine_after(&panic);
+                format!("it panicked: {panic}")
+            }
         };
         queue.abandon();
         alarm.raise(stage, reason);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use redb::DatabaseError;
+use redb::{DatabaseError, StorageError};
 
 use super::handle::Fault;
 use super::schema::SCHEMA_VERSION;
@@ -114,6 +114,14 @@ pub enum OpenError {
         /// Why not.
         source: std::io::Error,
     },
+    /// A page of the storage engine is damaged.
+    #[error("{}", damaged(path, reason))]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The storage engine could not open the file.
     #[error("failed to open {}", path.display())]
     Open {
@@ -129,16 +137,29 @@ impl OpenError {
     pub(super) fn of(path: &Path, fault: Fault) -> Self {
         let path = path.to_owned();
         match fault {
-            Fault::Redb(source) => Self::Open { path, source },
+            Fault::Redb(source) => match *source {
+                redb::Error::Corrupted(reason) => Self::Damaged { path, reason },
+                other => Self::Open { path, source: Box::new(other) },
+            },
             fault @ (Fault::Damaged { .. } | Fault::Closed(_)) => Self::Read { path, source: fault.into() },
         }
     }
+}
+
+/// Says that a file is damaged, and what to do.
+pub(super) fn damaged(path: &Path, reason: &str) -> String {
+    format!(
+        "{} is damaged ({reason}), and no part of it can be trusted: look at the disk and the memory of this machine, keep a \
+         copy of the file, and put a backup of the data folder in its place",
+        path.display()
+    )
 }
 
 pub(super) fn open_error(path: &Path, error: DatabaseError) -> OpenError {
     let path = path.to_owned();
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path },
+        DatabaseError::Storage(StorageError::Corrupted(reason)) => OpenError::Damaged { path, reason },
         other => OpenError::Open { path, source: Box::new(other.into()) },
     }
 }

@@ -1,5 +1,6 @@
 //! What is read from the store: in short transactions, on blocking threads.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,13 +30,15 @@ impl Store {
             return Ok(read(&self.reader)?);
         }
         let reader = self.reader.clone();
-        let read = tokio::task::spawn_blocking(move || read(&reader)).await;
-        let read = read.map_err(|ended| match ended.try_into_panic() {
-            Ok(panic) => Error::Unavailable { reason: format!("a read panicked: {}", panic_text(&*panic)) },
-            // The runtime is shutting down.
-            Err(_) => Error::Closed,
+        let reading = tokio::task::spawn_blocking(move || {
+            catch_unwind(AssertUnwindSafe(|| read(&reader))).map_err(|panic| {
+                let panic = panic_text(&*panic);
+                reader.handle.examine_after(&panic);
+                Error::Unavailable { reason: format!("a read panicked: {panic}") }
+            })
         });
-        Ok(read??)
+        // The runtime is shutting down.
+        Ok(reading.await.map_err(|_| Error::Closed)???)
     }
 
     /// Returns how much of the disk the file takes, and about how much it would need. Nothing is walked: both are kept.

@@ -146,3 +146,35 @@ async fn a_read_opens_the_file_again() {
     disk.fail_after(None);
     assert!(store.histories(ALL).await.unwrap().is_empty());
 }
+
+/// Where a disk hangs, or a page leads in circles, a transaction never ends: the service looked alive.
+#[tokio::test]
+async fn a_transaction_that_does_not_end_ends_the_service() {
+    let (_folder, store) = fresh();
+    store.reader.handle.give_up_after(Duration::ZERO);
+    assert_eq!(store.alarm().dead(), None);
+    let (let_go, held) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = std::sync::mpsc::channel();
+    let handle = std::sync::Arc::clone(&store.reader.handle);
+    let holder = std::thread::spawn(move || {
+        handle.write(|_| {
+            begin.send(()).unwrap();
+            held.recv().ok();
+            Ok(())
+        })
+    });
+    begun.recv().unwrap();
+    let waiting = store.log(vec![arrival("a", &[])]);
+    let giving_up = async {
+        store.reader.handle.give_up_after(Duration::from_secs(60));
+        assert_eq!(store.alarm().dead(), None);
+        store.reader.handle.give_up_after(Duration::ZERO);
+        let dead = store.alarm().raised().await;
+        assert!(dead.reason.contains("waypost.redb has not ended for"), "{dead}");
+        // The writer waits for that transaction.
+        store.close().await;
+        let_go.send(()).unwrap();
+    };
+    drop(tokio::join!(waiting, giving_up));
+    holder.join().unwrap().unwrap();
+}

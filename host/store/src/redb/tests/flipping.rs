@@ -1,9 +1,10 @@
-//! A bit that has flipped on the disk, in a record: it is found and named, and no event is served that nobody sent.
+//! A bit that has flipped on the disk: it is found and named, and no event is served that nobody sent.
 //!
-//! A record has a checksum. A page of redb's own has one, too, which redb reads only when it repairs a file: there, a flipped
-//! bit may end the process.
+//! A record has a checksum. A page of redb's own has one, too, which redb reads only when it repairs a file, or is asked to: a
+//! bit that flips there ends the service, or hides a row until the file is examined.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 
 use futures_util::FutureExt as _;
@@ -11,6 +12,10 @@ use futures_util::FutureExt as _;
 use super::*;
 use crate::Forward;
 use crate::redb::Disk;
+use crate::redb::check::check;
+use crate::redb::examine::{Condition, examine};
+use crate::redb::handle::Fault;
+use crate::redb::open_error::OpenError;
 use crate::redb::writer::Stepper;
 
 /// How long each event's body is.
@@ -54,6 +59,8 @@ fn filled() -> (Disk, BTreeMap<EventId, Event>) {
         }
     }
     stepped(&mut writer, store.close());
+    // A file that is closed is not repaired, and so not examined, when it is opened.
+    drop((store, writer));
     (disk.closed(), sent)
 }
 
@@ -70,6 +77,10 @@ enum Found {
     Failed,
     /// Something is not there, and nothing says so.
     Silent,
+    /// The storage engine panicked.
+    Panicked,
+    /// It has not ended in time.
+    Endless,
 }
 
 /// Reads everything there is; all that is served was sent.
@@ -141,4 +152,124 @@ fn a_bit_that_flips_in_an_event_is_found_and_no_event_is_served_that_nobody_sent
     // Pages that are free have old copies, whose bits nobody reads.
     assert!(found.keys().all(|found| [Found::Whole, Found::Damaged].contains(found)), "{found:?}");
     assert!(found[&Found::Damaged] >= 2 * sent.len(), "{found:?}");
+}
+
+/// How long one answer may take, and how long a file is read that leads in circles.
+const BOUND: Duration = Duration::from_secs(20);
+const ENDLESS: Duration = Duration::from_secs(3);
+/// The pages of redb, each with its kind in its first byte.
+const PAGE: usize = 4096;
+
+/// Returns where pages with something in them begin. The first one is the header.
+fn pages(file: &[u8]) -> Vec<usize> {
+    let pages = file.chunks(PAGE).enumerate().skip(1);
+    pages.filter(|(_, page)| page.iter().any(|byte| *byte != 0)).map(|(number, _)| number * PAGE).collect()
+}
+
+/// The same as [`read`], in a thread of its own, which is left behind when it does not end.
+fn read_in_time(disk: Disk, sent: &BTreeMap<EventId, Event>) -> Found {
+    let (tell, told) = std::sync::mpsc::channel();
+    let sent = sent.clone();
+    std::thread::spawn(move || {
+        let found = catch_unwind(AssertUnwindSafe(|| read(disk, &sent)));
+        let found = found.or_else(|panic| {
+            let text = waypost_runtime::stage::panic_text(&*panic);
+            if text.contains("nobody sent") { Err(text) } else { Ok(Found::Panicked) }
+        });
+        tell.send(found).ok();
+    });
+    told.recv_timeout(ENDLESS).map_or(Found::Endless, |found| found.expect("an event that nobody sent"))
+}
+
+/// A page of the storage engine was not examined: a bit that had flipped there let it panic, or hid rows.
+#[test]
+fn a_bit_that_flips_in_any_page_is_found_by_an_examination() {
+    let (disk, sent) = filled();
+    let whole = |disk: &Disk| examine(disk.closed(), |_| ()).unwrap().1;
+    assert_eq!((whole(&disk), read(disk.closed(), &sent)), (Condition::Whole, Found::Whole));
+    let pages = pages(&disk.bytes());
+    let mut found = BTreeMap::<(Found, bool), usize>::new();
+    for (number, page) in pages.iter().enumerate() {
+        // In its kind, its number of entries, and anywhere.
+        for byte in [0, 2, 100 + 83 * number % 3_900] {
+            let flipped = disk.flipped((page + byte) * 8 + (number + byte) % 8);
+            let is_damaged = whole(&flipped) != Condition::Whole;
+            let read = read_in_time(flipped, &sent);
+            assert!(read == Found::Whole || is_damaged, "{read:?}: byte {byte} of the page at {page}");
+            *found.entry((read, is_damaged)).or_default() += 1;
+        }
+    }
+    assert!(found.get(&(Found::Panicked, true)).is_some_and(|panicked| *panicked > 2), "{found:?}");
+}
+
+/// A read that panicked was answered with "unavailable", again and again, by a service that looked alive.
+#[tokio::test]
+async fn a_damaged_page_ends_the_service_with_the_name_of_the_file() {
+    let (folder, store) = fresh();
+    for number in 0..200 {
+        let events = (0..3).map(|place| Arrival {
+            event: event(&format!("{number}-{place}"), BODY),
+            ..arrival("", &[sub(1), sub(2)])
+        });
+        store.log(events.collect()).await.unwrap();
+    }
+    store.close().await;
+    close(store).await;
+    let file = std::fs::read(folder.path().join(FILE_NAME)).unwrap();
+    let mut refused = 0;
+    for page in pages(&file).into_iter().step_by(3) {
+        let mut damaged = file.clone();
+        damaged[page] ^= 4;
+        let there = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            if entry.path().is_file() {
+                std::fs::copy(entry.path(), there.path().join(entry.file_name())).unwrap();
+            }
+        }
+        let path = there.path().join(FILE_NAME);
+        std::fs::write(&path, damaged).unwrap();
+        let checked = check(there.path());
+        let text = format!("{} is damaged", path.display());
+        let store = match Store::open(there.path(), Duration::ZERO) {
+            Ok(store) => store,
+            Err(error) => {
+                assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+                assert!(error.to_string().contains(&text) && checked.is_err(), "{error}");
+                refused += 1;
+                continue;
+            }
+        };
+        let used = async {
+            let reads = store.histories(ALL).await.is_ok()
+                && store.subscriptions().await.is_ok()
+                && store.recipients_with_backlog().await.is_ok();
+            reads && store.log(vec![arrival("more", &[sub(1)])]).await.is_ok() && store.probe().await.is_ok()
+        };
+        let is_well = tokio::time::timeout(BOUND, used).await.expect("each answers, well or not");
+        if !is_well {
+            let dead = tokio::time::timeout(BOUND, store.alarm().raised()).await.expect("it ends");
+            assert!(dead.to_string().contains(&text), "{dead}");
+            assert!(matches!(checked, Err(OpenError::Damaged { .. })), "{checked:?}");
+        }
+        tokio::time::timeout(BOUND, store.close()).await.expect("it closes");
+    }
+    assert!(refused > 0);
+    // A panic in a read: of a file that is whole, it is a bug, and of a damaged one the end.
+    let panics = async |store: &Store| {
+        let read = store.read(|_| -> Result<(), Fault> { panic!("a panic in a read") });
+        tokio::time::timeout(BOUND, read).await.expect("it answers").unwrap_err()
+    };
+    let store = open(folder.path());
+    assert!(panics(&store).await.to_string().contains("a panic in a read"));
+    assert_eq!(store.alarm().dead(), None);
+    close(store).await;
+    let (store, path) = (open(folder.path()), folder.path().join(FILE_NAME));
+    let mut damaged = std::fs::read(&path).unwrap();
+    damaged.chunks_mut(PAGE).skip(1).filter(|page| [1, 2].contains(&page[0])).for_each(|page| page[0] ^= 4);
+    std::fs::write(&path, damaged).unwrap();
+    panics(&store).await;
+    let dead = tokio::time::timeout(BOUND, store.alarm().raised()).await.expect("it ends");
+    assert!(dead.to_string().contains(&format!("{} is damaged", path.display())), "{dead}");
+    tokio::time::timeout(BOUND, store.close()).await.expect("it closes");
 }

@@ -10,8 +10,9 @@ use super::super::schema::{META, SCHEMA_KEY, SCHEMA_VERSION};
 use super::*;
 use waypost_runtime::chain;
 
-const CURRENT: CheckReport = CheckReport { found: Some(SCHEMA_VERSION), current: SCHEMA_VERSION };
-const NOTHING: CheckReport = CheckReport { found: None, current: SCHEMA_VERSION };
+const CURRENT: CheckReport =
+    CheckReport { found: Some(SCHEMA_VERSION), current: SCHEMA_VERSION, is_last_commit_torn: false };
+const NOTHING: CheckReport = CheckReport { found: None, ..CURRENT };
 
 /// A redb file as somebody wrote it.
 fn file(write: impl FnOnce(&redb::WriteTransaction)) -> tempfile::TempDir {
