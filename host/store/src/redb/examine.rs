@@ -4,6 +4,7 @@
 //! panic elsewhere, or miss rows. An examination reads all pages, and leaves the file as it is.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -116,11 +117,12 @@ pub(super) struct Overlay {
 #[derive(Debug)]
 struct Written {
     bytes: u64,
+    /// Each by where it begins.
     blocks: HashMap<u64, Box<[u8]>>,
 }
 
 /// The unit in which what is written is kept: a page of redb.
-const BLOCK: u64 = 4096;
+const BLOCK: usize = 4096;
 
 impl Overlay {
     pub(super) fn of(file: File) -> Result<Self, DatabaseError> {
@@ -142,16 +144,17 @@ impl Overlay {
     }
 }
 
-/// Returns the parts of a range in each block: the block, and where they begin in it, in the range, and how long they are.
+/// Returns the parts of a range in each block: where the block begins, and where they begin in it, in the range, and how long
+/// they are.
 fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize, usize)> {
     let mut done = 0;
     std::iter::from_fn(move || {
         let at = offset + done as u64;
-        let within = usize::try_from(at % BLOCK).expect("a block fits into memory");
-        let part = (BLOCK as usize - within).min(len - done);
+        let within = usize::try_from(at % BLOCK as u64).expect("a block fits into memory");
+        let part = (BLOCK - within).min(len - done);
         let begun = done;
         done += part;
-        (part > 0).then_some((at / BLOCK, within, begun, part))
+        (part > 0).then_some((at - within as u64, within, begun, part))
     })
 }
 
@@ -186,12 +189,14 @@ impl StorageBackend for Overlay {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut written = self.written();
         for (block, within, begun, part) in parts(offset, data.len()) {
-            if !written.blocks.contains_key(&block) {
-                let mut bytes = vec![0; BLOCK as usize].into_boxed_slice();
-                self.read_file(block * BLOCK, &mut bytes)?;
-                written.blocks.insert(block, bytes);
-            }
-            let bytes = written.blocks.get_mut(&block).expect("it is there now");
+            let bytes = match written.blocks.entry(block) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    let mut bytes = vec![0; BLOCK].into_boxed_slice();
+                    self.read_file(block, &mut bytes)?;
+                    new.insert(bytes)
+                }
+            };
             bytes[within..within + part].copy_from_slice(&data[begun..begun + part]);
         }
         Ok(())
