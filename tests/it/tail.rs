@@ -231,8 +231,8 @@ async fn a_stream_ends_with_the_token_of_its_reader() {
 /// Over HTTP/2, an answer without an end looked like a client that takes nothing: after `idle_timeout_ms` it was cut off.
 #[tokio::test]
 async fn a_stream_over_http_2_is_not_silent_while_it_has_messages() {
-    const IDLE: Duration = Duration::from_millis(500);
-    let server = Server::with(&["--idle-timeout-ms", "500", "--header-timeout-ms", "500"]).await;
+    const IDLE: Duration = Duration::from_secs(2);
+    let server = Server::with(&["--idle-timeout-ms", "2000", "--header-timeout-ms", "2000"]).await;
     let tcp = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).await.unwrap();
     let (mut client, connection) = h2::client::handshake(tcp).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();

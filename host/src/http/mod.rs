@@ -295,12 +295,15 @@ fn routes() -> Routes {
         .route("/plugins/{digest}", [get(READ, plugins::read)])
         .route("/events", [get(READ, events::list).with(dry_runs.clone()), delete(ADMIN, events::purge)])
         .route("/events/tail", [get(READ, tail::events).with(streams).with(dry_runs.clone())])
-        .route("/events/{id}", [get(READ, events::read).with(dry_runs), delete(ADMIN, events::purge_one)])
+        .route(
+            "/events/{id}",
+            [get(READ, events::read).with(dry_runs.clone()), delete(ADMIN, events::purge_one)],
+        )
         .route("/events/{id}/retry", [post(SUBSCRIBE, events::retry)])
         .route("/status/{id}", [get(READ, tasks::status)])
         .route("/get/{id}", [get(READ, tasks::read)])
-        .route("/", [get(READ, tasks::list)])
-        .route("/scriptlog", [get(READ, scriptlog::list)])
+        .route("/", [get(READ, tasks::list).with(dry_runs.clone())])
+        .route("/scriptlog", [get(READ, scriptlog::list).with(dry_runs)])
         .route("/scriptlog/{id}", [get(READ, scriptlog::read)])
         .route(
             "/dispatch/{handler}",
