@@ -110,11 +110,13 @@ async fn compact(Compact { url, identity }: Compact) -> anyhow::Result<ExitCode>
 
 fn check(checked: &CheckReport, equal: bool) -> anyhow::Result<ExitCode> {
     let CheckReport { found, current, is_last_commit_torn } = *checked;
-    if is_last_commit_torn {
-        print::line(format_args!(
+    let pages = match is_last_commit_torn {
+        true => {
             "the last commit is not whole, as after a power cut: the next start goes back to the one before it"
-        ))?;
-    }
+        }
+        false => "every page of the file is as it was written",
+    };
+    print::line(format_args!("{pages}"))?;
     let (sentence, good) = match found {
         Some(found) if found == current => (format!("the schema is current (version {found})"), true),
         Some(found) => {
