@@ -79,9 +79,8 @@ impl Jobs {
             .with("until", time(job.until))
             .with("reason", reason);
         let beginning = async move {
-            let begun = store.begin_job(job.clone(), Some(note)).await;
-            let walk = matches!(begun, Ok(true)).then_some(job);
-            (begun, walk)
+            let is_new = store.begin_job(job.clone(), Some(note)).await?;
+            Ok((is_new, is_new.then_some(job)))
         };
         self.0.begin(beginning).await.unwrap_or(Err(store::Error::Closed))
     }

@@ -86,9 +86,8 @@ impl Recoveries {
     ) -> Result<CompiledSubscription, directory::Error> {
         let (directory, by) = (Arc::clone(&self.0.walker().directory), by.clone());
         let creating = async move {
-            let created = directory.by(&by).create(subscription, Some(recovery.clone())).await;
-            let walk = created.is_ok().then_some(recovery);
-            (created, walk)
+            let created = directory.by(&by).create(subscription, Some(recovery.clone())).await?;
+            Ok((created, Some(recovery)))
         };
         let created = self.0.begin(creating).await;
         created.unwrap_or(Err(directory::Error::Store(store::Error::Closed)))
@@ -105,9 +104,8 @@ impl Recoveries {
         let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
         let note = note.with("since", time(recovery.since)).with("until", time(recovery.until));
         let beginning = async move {
-            let begun = store.begin_recovery(recovery.clone(), Some(note)).await;
-            let walk = matches!(begun, Ok(true)).then_some(recovery);
-            (begun, walk)
+            let is_new = store.begin_recovery(recovery.clone(), Some(note)).await?;
+            Ok((is_new, is_new.then_some(recovery)))
         };
         self.0.begin(beginning).await.unwrap_or(Err(store::Error::Closed))
     }

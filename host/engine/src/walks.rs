@@ -7,6 +7,7 @@
 mod schedule;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -97,6 +98,8 @@ struct Shared<W: Walker> {
     /// New ones, and those that were cancelled.
     changed: Mutex<Vec<W::Walk>>,
     told: Notify,
+    /// Whether the store may have taken one although it answered with an error.
+    in_doubt: AtomicBool,
     waits: Mutex<HashMap<<W::Walk as Scheduled>::Key, Wait>>,
 }
 
@@ -109,8 +112,8 @@ impl<W: Walker> Walks<W> {
         let share = walker.store().share().changed();
         let gains = *share.borrow();
         let changed = Mutex::new(walker.running().await?);
-        let (told, waits) = (Notify::new(), Mutex::default());
-        let shared = Arc::new(Shared { walker, rate: rate.max(1), changed, told, waits });
+        let (told, in_doubt, waits) = (Notify::new(), AtomicBool::new(false), Mutex::default());
+        let shared = Arc::new(Shared { walker, rate: rate.max(1), changed, told, in_doubt, waits });
         let alarm = shared.walker.store().alarm();
         let (tasks, stop) = (TaskTracker::new(), alarm.stop_token());
         let (running, stopped) = (Arc::clone(&shared), stop.clone());
@@ -126,17 +129,25 @@ impl<W: Walker> Walks<W> {
         &self.shared.walker
     }
 
-    /// Lets one go on, or end, that the store has just taken. `begun` tells whether there is any, and runs in a task of its
-    /// own: a caller that is cancelled leaves nothing half done. `None` when the runtime is shutting down.
-    pub(crate) async fn begin<T: Send + 'static>(
+    /// Lets one go on that the store has just taken. `begun` tells whether there is any, and runs in a task of its own: a
+    /// caller that is cancelled leaves nothing half done. After an error, the store may have taken one all the same, and it
+    /// is looked for. `None` when the runtime is shutting down.
+    pub(crate) async fn begin<T: Send + 'static, E: Send + 'static>(
         &self,
-        begun: impl Future<Output = (T, Option<W::Walk>)> + Send + 'static,
-    ) -> Option<T> {
+        begun: impl Future<Output = Result<(T, Option<W::Walk>), E>> + Send + 'static,
+    ) -> Option<Result<T, E>> {
         let shared = Arc::clone(&self.shared);
         let whole = async move {
-            let (answer, walk) = begun.await;
-            walk.into_iter().for_each(|walk| shared.tell(walk));
-            answer
+            match begun.await {
+                Ok((answer, walk)) => {
+                    walk.into_iter().for_each(|walk| shared.tell(walk));
+                    Ok(answer)
+                }
+                Err(error) => {
+                    shared.doubt();
+                    Err(error)
+                }
+            }
         };
         match self.tasks.spawn(whole).await {
             Ok(done) => Some(done),
@@ -178,6 +189,12 @@ impl<W: Walker> Shared<W> {
         self.told.notify_one();
     }
 
+    /// Lets the task look for what runs.
+    fn doubt(&self) {
+        self.in_doubt.store(true, Ordering::Relaxed);
+        self.told.notify_one();
+    }
+
     async fn run(self: Arc<Self>, mut share: watch::Receiver<Gains>, mut gains: Gains) {
         let mut schedule = Schedule::default();
         // When the rate allows the next step.
@@ -186,7 +203,7 @@ impl<W: Walker> Shared<W> {
             for walk in std::mem::take(&mut *lock(&self.changed)) {
                 schedule.put(Instant::now(), walk);
             }
-            self.take_gained(&mut share, &mut gains, &mut schedule).await;
+            self.take_unknown(&mut share, &mut gains, &mut schedule).await;
             let at = schedule.next_at().map(|at| at.max(free));
             if at.is_none_or(|at| at > Instant::now()) {
                 tokio::select! {
@@ -227,8 +244,8 @@ impl<W: Walker> Shared<W> {
         if self.walker.store().share().has(slot) { self.walker.turn(walk).await } else { Ok(Turn::Over) }
     }
 
-    /// Continues those of slots that were gained, from where other nodes have left them.
-    async fn take_gained(
+    /// Continues those of slots that were gained, from where other nodes have left them, and those whose begin was in doubt.
+    async fn take_unknown(
         &self,
         share: &mut watch::Receiver<Gains>,
         gains: &mut Gains,
@@ -236,7 +253,8 @@ impl<W: Walker> Shared<W> {
     ) {
         loop {
             let now = *share.borrow_and_update();
-            if now == *gains {
+            let in_doubt = self.in_doubt.swap(false, Ordering::Relaxed);
+            if now == *gains && !in_doubt {
                 return;
             }
             match self.walker.running().await {
@@ -245,7 +263,8 @@ impl<W: Walker> Shared<W> {
                     running.into_iter().for_each(|walk| schedule.put(Instant::now(), walk));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, kind = W::NAME, "what runs on other nodes cannot be taken over yet");
+                    tracing::warn!(%error, kind = W::NAME, "what runs cannot be read yet");
+                    self.in_doubt.store(in_doubt, Ordering::Relaxed);
                     tokio::time::sleep(PAUSE).await;
                 }
             }

@@ -257,13 +257,14 @@ impl Life {
             self.read_log().await;
             self.check();
             let open = self.open().await;
-            if self.outside.is_empty() && open.is_empty() && self.walks_are_over().await {
+            if self.outside.is_empty() && open.is_empty() && self.running().await.is_empty() {
                 break;
             }
             assert!(
                 look < LOOKS_MAX,
-                "{} requests are not answered, or walks not over; open: {open:?}",
-                self.outside.len()
+                "{} requests are not answered; open: {open:?}; running: {:?}",
+                self.outside.len(),
+                self.running().await
             );
             tokio::time::sleep(LOOK).await;
         }
@@ -307,18 +308,19 @@ impl Life {
     }
 
     /// Tells whether no recovery and no job of an active subscription runs: those of others wait.
-    async fn walks_are_over(&self) -> bool {
-        let known: Vec<_> = self.world().subscriptions.keys().copied().collect();
+    /// Returns the recoveries and jobs of active subscriptions that are not over.
+    async fn running(&self) -> Vec<String> {
+        let (mut running, known) =
+            (Vec::new(), self.world().subscriptions.keys().copied().collect::<Vec<_>>());
         for id in known.into_iter().filter(|id| self.is_active(*id)) {
-            let mut running = self.store.recovery(id).await.unwrap().is_some_and(|it| it.is_running());
+            let recovery = self.store.recovery(id).await.unwrap().filter(|recovery| recovery.is_running());
+            running.extend(recovery.map(|recovery| format!("{recovery:?}")));
             for kind in [Kind::Redeliver, Kind::Discard] {
-                running |= self.store.job(id, kind).await.unwrap().is_some_and(|it| it.is_running());
-            }
-            if running {
-                return false;
+                let job = self.store.job(id, kind).await.unwrap().filter(|job| job.is_running());
+                running.extend(job.map(|job| format!("{job:?}")));
             }
         }
-        true
+        running
     }
 
     /// After a recovery of the whole log, no event before its end is without its delivery.
