@@ -12,8 +12,8 @@ use super::pipeline::{PluginContext, SendPlan, decide};
 use super::request;
 use super::targets::Targets;
 use crate::policy::{Policy, Verdict};
-use crate::worker::{Assignment, AttemptRecord, Deliverer, Next};
-use waypost_domain::{Answer, Holder, OPERATOR, Outcome, Subscription};
+use crate::worker::{Assignment, AttemptRecord, Next};
+use waypost_domain::{Answer, Holder, OPERATOR, Outcome};
 
 /// The most characters of a policy server's answer in the reason of a held delivery.
 const TOLD_MAX: usize = 200;
@@ -33,8 +33,18 @@ pub(super) async fn make(
         // Its user is no admin any more.
         return Some(Next::Over(Outcome::Denied, SubscriptionEffect::Nothing));
     }
-    if !is_told && let Some(end) = ask_policy(&targets.policy, assignment, record).await? {
-        return Some(end.map_effect(|()| SubscriptionEffect::Nothing));
+    if !is_told && !record.progress.allowed && !matches!(targets.policy, Policy::Everyone) {
+        let asking = Box::pin(targets.policy.ask(pending.event.id, &pending.event.event, subscription));
+        match &*slot.unless_needed(asking).await? {
+            Verdict::Allowed(answer) => record.policy.clone_from(answer),
+            Verdict::Denied(answer) => {
+                record.policy = Some(answer.clone());
+                return Some(Next::Over(Outcome::Denied, SubscriptionEffect::Nothing));
+            }
+            Verdict::Unavailable { reason, answer } => {
+                return Some(Next::Held(Holder::Policy, with_answer(reason, answer.as_ref())));
+            }
+        }
     }
     record.progress.allowed = true;
     if let Some(function) = targets.function(subscription) {
@@ -64,33 +74,6 @@ pub(super) async fn make(
         }
     };
     Some(conclude(targets, assignment, (ticket, begun), (response, output), record))
-}
-
-/// Asks policy, unless it has allowed the delivery before. Returns how the attempt ends if it may not go on, and `None` when it
-/// has to give way.
-pub(crate) async fn ask_policy<D: Deliverer<Subject = Subscription>>(
-    policy: &Policy,
-    assignment: &Assignment<'_, D>,
-    record: &mut AttemptRecord,
-) -> Option<Option<Next<()>>> {
-    if record.progress.allowed || matches!(policy, Policy::Everyone) {
-        return Some(None);
-    }
-    let Assignment { subject: subscription, pending, slot, .. } = *assignment;
-    let asking = Box::pin(policy.ask(pending.event.id, &pending.event.event, subscription));
-    Some(match &*slot.unless_needed(asking).await? {
-        Verdict::Allowed(answer) => {
-            record.policy.clone_from(answer);
-            None
-        }
-        Verdict::Denied(answer) => {
-            record.policy = Some(answer.clone());
-            Some(Next::Over(Outcome::Denied, ()))
-        }
-        Verdict::Unavailable { reason, answer } => {
-            Some(Next::Held(Holder::Policy, with_answer(reason, answer.as_ref())))
-        }
-    })
 }
 
 /// Classifies a response, of one output among several if it is one; notes what it says of the target.

@@ -36,7 +36,7 @@ const PAUSE_OWN_MAX: Duration = Duration::from_secs(60);
 
 /// The gates of all subscriptions that need one.
 #[derive(Default)]
-pub(crate) struct Gates {
+pub(super) struct Gates {
     map: Mutex<HashMap<SubscriptionId, Gate>>,
     /// How many there are: usually none, which is then known without the lock.
     count: AtomicUsize,
@@ -125,7 +125,7 @@ pub enum TargetPhase {
 }
 
 /// The right to make one attempt. Dropping it gives back what was not used.
-pub(crate) struct Ticket {
+pub(super) struct Ticket {
     /// `None` where there is nothing to give back.
     gate: Option<(Arc<Gates>, SubscriptionId, Timestamp)>,
     /// When it was given.
@@ -139,7 +139,7 @@ pub(crate) struct Ticket {
 
 /// Whether an attempt is one to tell operators something: what follows from it is not told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Echo {
+pub(super) enum Echo {
     /// It is.
     Yes,
     /// It is one for an event of a producer.
@@ -148,7 +148,7 @@ pub(crate) enum Echo {
 
 /// What an attempt says of its target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Finding {
+pub(super) enum Finding {
     /// It answered.
     Alive,
     /// It answered that it gets too much, and for how long it wants a pause.
@@ -189,7 +189,7 @@ impl Finding {
 
 impl Gates {
     /// Asks whether an attempt may be made now; otherwise returns when the next may.
-    pub(crate) fn ask(
+    pub(super) fn ask(
         self: &Arc<Self>,
         subscription: &Subscription,
         now: Instant,
@@ -235,7 +235,7 @@ impl Gates {
 
     /// Notes what an attempt that sent something says of the target. Operators are told of its breaker, except by an
     /// `echo`: an attempt to tell them something.
-    pub(crate) fn note(
+    pub(super) fn note(
         &self,
         subscription: &Subscription,
         mut ticket: Ticket,
@@ -269,7 +269,7 @@ impl Gates {
     }
 
     /// Returns when a subscription's next attempt may be made, if not now.
-    pub(crate) fn shut_until(&self, subscription: &Subscription, now: Instant) -> Option<Instant> {
+    pub(super) fn shut_until(&self, subscription: &Subscription, now: Instant) -> Option<Instant> {
         let map = self.map.lock();
         let gate = map.get(&subscription.id).filter(|gate| gate.version == subscription.updated)?;
         gate.shut_until(now)
@@ -319,7 +319,7 @@ impl Gates {
     }
 
     /// Forgets a deleted subscription.
-    pub(crate) fn forget(&self, id: SubscriptionId) {
+    pub(super) fn forget(&self, id: SubscriptionId) {
         let mut map = self.map.lock();
         map.remove(&id);
         self.count.store(map.len(), Ordering::Relaxed);
@@ -474,12 +474,12 @@ impl Ticket {
     }
 
     /// Notes that a request may go out: its token is used.
-    pub(crate) fn spend(&mut self) {
+    pub(super) fn spend(&mut self) {
         self.is_spent = true;
     }
 
     /// Notes that none went out after all.
-    pub(crate) fn unspend(&mut self) {
+    pub(super) fn unspend(&mut self) {
         self.is_spent = false;
     }
 

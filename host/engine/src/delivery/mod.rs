@@ -35,14 +35,10 @@ use http::HeaderValue;
 
 use waypost_domain::RetrySchedule;
 
-#[cfg(test)]
-pub(crate) use attempt::ask_policy;
 pub use breaker::BreakerState;
 pub use dispatcher::{Dispatcher, StartError};
 pub use dry_run::DryRun;
 pub use functions::{Function, FunctionCall, FunctionError};
-#[cfg(test)]
-pub(crate) use gate::{Echo, Finding, Gates, Ticket};
 pub use gate::{GateHold, HeldBy, TargetPhase, TargetState};
 #[cfg(test)]
 pub(crate) use order::order;

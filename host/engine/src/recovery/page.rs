@@ -28,17 +28,13 @@ pub(super) async fn look(
 ) -> Result<Option<ScanProgress>, Error> {
     let (recovery, subscription) = (recovery.clone(), Arc::clone(subscription));
     let directory = Arc::clone(directory);
-    let look = move || {
+    let looking = tokio::task::spawn_blocking(move || {
         let filter =
             Filter::parse(&subscription.jsonpath, subscription.filter_dialect).map_err(Error::Filter)?;
         let may_get = |logged: &LoggedEvent| directory.may_get(&subscription, logged);
         Ok(look_now(&recovery, &filter, &page, may_get))
-    };
-    #[cfg(test)]
-    if waypost_runtime::clock::simulated::is_set() {
-        return look();
-    }
-    tokio::task::spawn_blocking(look).await.unwrap_or(Err(Error::Broken))
+    });
+    looking.await.unwrap_or(Err(Error::Broken))
 }
 
 fn look_now(

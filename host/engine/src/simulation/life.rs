@@ -4,23 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use rand::RngExt as _;
 use tokio_util::task::TaskTracker;
 
-use super::targets::{Judge, Targets, is_stopped};
+use super::targets::{Targets, is_stopped};
 use super::world::{Change, Mood, World, is_final};
 use crate::delivery;
 use crate::directory::Directory;
 use crate::intake::Intake;
-use crate::jobs::Jobs;
-use crate::policy::Policy;
-use crate::recovery::Recoveries;
 use crate::worker::{SLICE, Slots, Workers};
-use waypost_domain::job::{Job, Kind, Scope, Work};
 use waypost_domain::{
-    Activity, Actor, Event, OnDead, Order, OrderBy, RateLimit, RecipientId, Recovery, RetrySchedule, State,
-    Subscription, SubscriptionId, recovery,
+    Activity, Event, OnDead, Order, OrderBy, RecipientId, RetrySchedule, State, Subscription, SubscriptionId,
 };
 use waypost_runtime::clock;
 use waypost_store::redb::{Disk, Options, Stepper};
@@ -32,8 +26,6 @@ const SUBSCRIPTIONS_MAX: usize = 5;
 /// How often the mended service is looked at until everything must have ended. The wall clock may have jumped back by days.
 const LOOK: Duration = Duration::from_secs(5 * 60);
 const LOOKS_MAX: u32 = 3_000;
-/// How many events or deliveries recoveries and jobs look at in a second.
-const WALKED_PER_SECOND: u32 = 10;
 pub(super) const ALL: Range = Range { before: None, since: None, until: None, limit: usize::MAX };
 
 /// A service that runs.
@@ -45,8 +37,6 @@ pub(super) struct Life {
     directory: Arc<Directory>,
     intake: Intake,
     workers: Workers<Targets>,
-    recoveries: Arc<Recoveries>,
-    jobs: Arc<Jobs>,
     /// What the outside does: it does not end with the service's tasks.
     outside: TaskTracker,
 }
@@ -67,19 +57,14 @@ impl Life {
             directory: Arc::clone(&directory),
             slots: Slots::new(4, SLICE, tasks.clone()),
             schedule: "2s, 30s, 5m".parse::<RetrySchedule>().unwrap(),
-            policy: Policy::Program(Arc::new(Judge(Arc::clone(&world)))),
-            gates: Arc::default(),
             world: Arc::clone(&world),
         });
         let gains = *store.share().changed().borrow();
         let workers = Workers::start("the workers", Arc::clone(&store), targets, gains, stop, tasks);
         let (stages, mailboxes) = ((Arc::clone(&store), Arc::clone(&directory)), workers.mailboxes());
         let intake = Intake::new(stages.0, stages.1, mailboxes, usize::MAX / 2, u64::MAX);
-        let stages = || (Arc::clone(&store), Arc::clone(&directory));
-        let recoveries = Recoveries::start(stages().0, stages().1, WALKED_PER_SECOND).await.unwrap();
-        let jobs = Jobs::start(stages().0, stages().1, WALKED_PER_SECOND).await.unwrap();
-        let (recoveries, jobs, outside) = (Arc::new(recoveries), Arc::new(jobs), TaskTracker::new());
-        let life = Self { disk, world, store, writer, directory, intake, workers, recoveries, jobs, outside };
+        let outside = TaskTracker::new();
+        let life = Self { disk, world, store, writer, directory, intake, workers, outside };
         let known: Vec<_> = life.world().subscriptions.keys().copied().collect();
         for id in known {
             let is_active = life.is_active(id);
@@ -143,7 +128,6 @@ impl Life {
             let new = Subscription {
                 id,
                 order: order(guard.dice.random_range(0..ORDERS)),
-                rate_limit: rate_limit(guard.dice.random_range(0..5)),
                 ..Subscription::new("ann".into(), "all".into(), filter, target, clock::now())
             };
             self.outside.spawn(async move {
@@ -156,7 +140,6 @@ impl Life {
         let (&id, model) = guard.subscriptions.iter().nth(place).unwrap();
         let (kind, choice) = (model.kind, guard.dice.random_range(0..10));
         let other = order(guard.dice.random_range(0..ORDERS));
-        let other_limit = rate_limit(guard.dice.random_range(0..5));
         guard.begin_change(id, kind);
         self.outside.spawn(async move {
             let now = clock::now();
@@ -169,7 +152,6 @@ impl Life {
                         Subscription { activity, updated: now, ..current }
                     }
                     4 => Subscription { order: other.clone(), updated: now, ..current },
-                    5 => Subscription { rate_limit: other_limit, updated: now, ..current },
                     _ => Subscription { activity: Activity::Enabled, updated: now, ..current },
                 })
             });
@@ -179,46 +161,6 @@ impl Life {
                 Err(_) => Change::Failed,
             };
             world.lock().unwrap().end_change(id, change);
-        });
-    }
-
-    /// Begins or cancels a recovery or a job of a subscription.
-    pub(super) fn walk(&self) {
-        let mut guard = self.world();
-        let (place, choice) = (guard.dice.random_range(0..SUBSCRIPTIONS_MAX), guard.dice.random_range(0..10));
-        let Some(id) = guard.subscriptions.keys().nth(place).copied() else { return };
-        let since = guard.dice.random_bool(0.3).then(|| clock::now() - SignedDuration::from_secs(60));
-        guard.begin_walk(id);
-        drop(guard);
-        let (now, by) = (clock::now(), Actor::program("ann"));
-        let (recoveries, jobs) = (Arc::clone(&self.recoveries), Arc::clone(&self.jobs));
-        let job = move |work, of| Job {
-            subscription: id,
-            work,
-            of,
-            since,
-            until: None,
-            asked: now,
-            by: "ann".to_owned(),
-            total: None,
-            end: None,
-            position: None,
-            looked_at: 0,
-            changed: 0,
-            state: recovery::State::Running,
-        };
-        self.outside.spawn(async move {
-            // What is answered with an error may have come about, and is not asked for again.
-            match choice {
-                0..5 => drop(recoveries.begin(Recovery::new(id, since, None, "ann".into(), now), &by).await),
-                5 | 6 => drop(jobs.begin(job(Work::Redeliver, Scope::Dead), &by).await),
-                7 => drop(jobs.begin(job(Work::Redeliver, Scope::Skipped), &by).await),
-                8 => {
-                    let work = Work::Discard { reason: "enough".to_owned() };
-                    drop(jobs.begin(job(work, Scope::Retrying), &by).await);
-                }
-                _ => drop(recoveries.cancel(id, now, &by).await),
-            }
         });
     }
 
@@ -257,19 +199,13 @@ impl Life {
             self.read_log().await;
             self.check();
             let open = self.open().await;
-            if self.outside.is_empty() && open.is_empty() && self.running().await.is_empty() {
+            if self.outside.is_empty() && open.is_empty() {
                 break;
             }
-            assert!(
-                look < LOOKS_MAX,
-                "{} requests are not answered; open: {open:?}; running: {:?}",
-                self.outside.len(),
-                self.running().await
-            );
+            assert!(look < LOOKS_MAX, "{} requests are not answered, not over: {open:?}", self.outside.len());
             tokio::time::sleep(LOOK).await;
         }
         self.check_counts().await;
-        self.check_recoveries().await;
     }
 
     /// Returns the deliveries of active subscriptions that have not ended, apart from those that a dead letter stops.
@@ -307,51 +243,10 @@ impl Life {
         }
     }
 
-    /// Tells whether no recovery and no job of an active subscription runs: those of others wait.
-    /// Returns the recoveries and jobs of active subscriptions that are not over.
-    async fn running(&self) -> Vec<String> {
-        let (mut running, known) =
-            (Vec::new(), self.world().subscriptions.keys().copied().collect::<Vec<_>>());
-        for id in known.into_iter().filter(|id| self.is_active(*id)) {
-            let recovery = self.store.recovery(id).await.unwrap().filter(|recovery| recovery.is_running());
-            running.extend(recovery.map(|recovery| format!("{recovery:?}")));
-            for kind in [Kind::Redeliver, Kind::Discard] {
-                let job = self.store.job(id, kind).await.unwrap().filter(|job| job.is_running());
-                running.extend(job.map(|job| format!("{job:?}")));
-            }
-        }
-        running
-    }
-
-    /// After a recovery of the whole log, no event before its end is without its delivery.
-    async fn check_recoveries(&self) {
-        let histories = self.histories().await;
-        let known: Vec<_> = self.world().subscriptions.iter().map(|(id, model)| (*id, model.kind)).collect();
-        for (id, kind) in known {
-            let Some(recovery) = self.store.recovery(id).await.unwrap() else { continue };
-            let (recovery::State::Done { .. }, Some(end), None) =
-                (&recovery.state, recovery.end, recovery.since)
-            else {
-                continue;
-            };
-            self.world().stats.recovered += recovery.created;
-            let filter = format!("\"kind{kind}\"");
-            for history in histories.iter().filter(|history| history.event.id <= end.event) {
-                let json = String::from_utf8_lossy(&history.event.event.json()).into_owned();
-                let has = history.deliveries.iter().any(|delivery| delivery.recipient == id.into());
-                assert!(has || !json.contains(&filter), "{id} lacks {}: {recovery:?}", history.event.id);
-            }
-        }
-    }
-
     /// Stops the service in order.
     pub(super) async fn stop(self) {
-        let Self { workers, recoveries, jobs, mut writer, .. } = self;
-        let stopping = async {
-            recoveries.stop().await;
-            jobs.stop().await;
-            workers.stop(Duration::from_secs(10)).await;
-        };
+        let Self { workers, mut writer, .. } = self;
+        let stopping = workers.stop(Duration::from_secs(10));
         tokio::pin!(stopping);
         loop {
             tokio::select! {
@@ -374,10 +269,6 @@ fn order(choice: usize) -> Option<Order> {
         _ => OrderBy::Key("$.data.lane".to_owned()),
     };
     Some(Order { by, on_dead: if choice == 2 { OnDead::Stop } else { OnDead::Continue } })
-}
-
-fn rate_limit(choice: usize) -> Option<RateLimit> {
-    (choice == 0).then(|| "6/m burst 2".parse().unwrap())
 }
 
 fn stored(state: &State) -> StoredState {

@@ -1,20 +1,12 @@
-//! A simulation of intake, directory, store, supervisor, workers, recoveries and jobs: one thread, a clock and a disk of its
-//! own, and dice that follow from a seed, so that a run can be repeated. Targets, policy and plugins are doubles; what stands
-//! before a target, its rate limit and its breaker, is not.
+//! A simulation of intake, directory, store, supervisor and workers: one thread, a clock and a disk of its own, and dice that
+//! follow from a seed, so that a run can be repeated.
 //!
-//! The dice choose what comes: events, changes of subscriptions, recoveries, jobs, commits, waits, jumps of the wall clock, a
-//! disk and reads that fail, targets that hang, fail and panic, a policy that is away, crashes that lose what was not synced,
-//! and stops. After every step the promises of the crate are held:
-//!
-//! - an acknowledged event is in the log with exactly the deliveries that it causes, and a request that was not is there as a
-//!   whole or not at all;
-//! - no two attempts of one delivery are made at once, and none after its end or for a recipient that it has not;
-//! - none of what policy denies reaches a target, nor more than its rate limit lets through;
-//! - what a plugin has rendered is what each attempt sends;
-//! - each failure is counted once; an end stays, unless it was asked to be sent again.
-//!
-//! In the end everything is mended, and every delivery of an active subscription must end, and every recovery and job of one: a
-//! recovery of the whole log has left out no event.
+//! The dice choose what comes: events, changes of subscriptions, commits, waits, jumps of the wall clock, a disk and reads
+//! that fail, targets that hang, fail and panic, crashes that lose what was not synced, and stops. After every step the
+//! promises of the crate are held: an acknowledged event is in the log with exactly the deliveries that it causes, and a
+//! request that was not is there as a whole or not at all; no two attempts of one delivery at once, none after its end or
+//! for a recipient that it has not; each failure is counted once; an end stays. In the end everything is mended, and
+//! every delivery of an active subscription must end.
 //!
 //! `WAYPOST_SIMULATIONS` is the number of seeds (default 300), or a range of them (`17..18`); with `WAYPOST_TRACE`, what happens
 //! is printed.
@@ -141,9 +133,8 @@ impl Simulation {
                 self.requests += 1;
                 life.send(self.requests, few);
             }
-            60..67 => life.change_a_subscription(),
-            67..70 => life.walk(),
-            70..78 => {
+            60..68 => life.change_a_subscription(),
+            68..78 => {
                 let millis = self.world().dice.random_range(1..40_000);
                 tokio::time::sleep(Duration::from_millis(millis)).await;
             }
@@ -205,8 +196,6 @@ fn the_promises_hold_whatever_happens() {
     if seeds >= 100 {
         assert!(all.accepted > 10 * seeds && all.attempts > 5 * seeds && all.ended > 5 * seeds, "{all:?}");
         assert!(all.refused > seeds / 10 && all.crashes > seeds / 2, "{all:?}");
-        assert!(all.recovered > seeds / 10 && all.denied > seeds / 2, "{all:?}");
-        assert!(all.rendered > seeds, "{all:?}");
     }
 }
 

@@ -3,20 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use bytes::Bytes;
-use jiff::Timestamp;
 use rand::RngExt as _;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use tokio::time::Instant;
 
-use crate::policy::Verdict;
-use waypost_domain::{Answer, Entry, Event, EventId, RateLimit, RecipientId, State, SubscriptionId};
-use waypost_store::{EventHistory, LoggedEvent};
-
-/// A delivery, and how often it had been asked to be sent again: no subscription here has a plugin by its record, so what was
-/// rendered is discarded then.
-type Sending = (EventId, RecipientId, usize);
+use waypost_domain::{Entry, EventId, RecipientId, State, SubscriptionId};
+use waypost_store::EventHistory;
 
 /// How targets answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,17 +62,7 @@ pub(super) struct World {
     events: BTreeMap<EventId, EventModel>,
     requests: BTreeMap<u64, Unanswered>,
     in_flight: BTreeSet<(EventId, RecipientId)>,
-    /// What the doubles of plugins have rendered for a delivery, stored or not, and what its target has got.
-    rendered: BTreeMap<Sending, Vec<Bytes>>,
-    bodies: BTreeMap<Sending, Bytes>,
-    /// The events that policy has allowed.
-    allowed: BTreeSet<String>,
-    /// When requests were made for recipients that have a rate limit, for each version of theirs.
-    sent: BTreeMap<(RecipientId, Timestamp), Vec<Instant>>,
-    /// The ends of deliveries, and how often each had been asked to be sent again.
-    ended: BTreeMap<(EventId, RecipientId), (usize, String)>,
-    /// The recipients for which a recovery or a job was asked for.
-    pub(super) walked: BTreeSet<RecipientId>,
+    ended: BTreeMap<(EventId, RecipientId), String>,
     /// The first promise that was broken.
     broken: Option<String>,
     /// A digest of everything that happened.
@@ -96,14 +78,6 @@ pub(super) struct Stats {
     pub(super) attempts: u64,
     pub(super) ended: u64,
     pub(super) crashes: u64,
-    /// How many deliveries recoveries of the whole log have created.
-    pub(super) recovered: u64,
-    /// How often policy has denied an event.
-    pub(super) denied: u64,
-    /// How often a rendered payload was sent.
-    pub(super) rendered: u64,
-    /// How many deliveries were sent again after their end.
-    pub(super) again: u64,
 }
 
 impl Stats {
@@ -113,10 +87,6 @@ impl Stats {
         self.attempts += more.attempts;
         self.ended += more.ended;
         self.crashes += more.crashes;
-        self.recovered += more.recovered;
-        self.denied += more.denied;
-        self.rendered += more.rendered;
-        self.again += more.again;
     }
 }
 
@@ -132,12 +102,7 @@ impl World {
             events: BTreeMap::new(),
             requests: BTreeMap::new(),
             in_flight: BTreeSet::new(),
-            rendered: BTreeMap::new(),
-            bodies: BTreeMap::new(),
-            allowed: BTreeSet::new(),
-            sent: BTreeMap::new(),
             ended: BTreeMap::new(),
-            walked: BTreeSet::new(),
             broken: None,
             trace: DefaultHasher::new(),
             stats: Stats::default(),
@@ -176,7 +141,6 @@ impl World {
     /// A life of the service ends: nothing is in flight, and what was on its way may have come about or not.
     pub(super) fn end_life(&mut self) {
         self.in_flight.clear();
-        self.sent.clear();
         for model in self.subscriptions.values_mut() {
             if model.changing > 0 {
                 (model.changing, model.is_active) = (0, None);
@@ -224,79 +188,6 @@ impl World {
         }
     }
 
-    /// A recovery or a job of a subscription is asked for, or cancelled.
-    pub(super) fn begin_walk(&mut self, id: SubscriptionId) {
-        self.note(id);
-        self.tell(|| format!("a walk for {id}"));
-        self.walked.insert(id.into());
-    }
-
-    /// Decides whether an event may be seen.
-    pub(super) fn judge(&mut self, event: &Event) -> Verdict {
-        let is_away = self.mood != Mood::Good && self.chance(0.1);
-        if is_away {
-            return Verdict::Unavailable { reason: "away".to_owned(), answer: None };
-        }
-        if is_denied(event) {
-            self.stats.denied += 1;
-            return Verdict::Denied(Answer { status: 403, body: "no".to_owned() });
-        }
-        self.allowed.insert(event.id().to_owned());
-        Verdict::Allowed(None)
-    }
-
-    /// A payload was rendered, and is about to be stored.
-    pub(super) fn render(&mut self, delivery: Sending, body: Bytes) {
-        self.rendered.entry(delivery).or_default().push(body);
-    }
-
-    /// A target gets an event, or what was rendered of it.
-    pub(super) fn send(
-        &mut self,
-        event: &LoggedEvent,
-        (recipient, again): (RecipientId, usize),
-        body: Option<Bytes>,
-    ) {
-        let key = (event.id, recipient, again);
-        if let (Some(body), true) = (body, again != usize::MAX) {
-            self.stats.rendered += 1;
-            if !self.rendered.get(&key).is_some_and(|all| all.contains(&body)) {
-                self.fail(format!(
-                    "{body:?} is sent to {recipient} for {}: nothing has rendered it",
-                    event.id
-                ));
-            }
-            let first = self.bodies.entry(key).or_insert_with(|| body.clone()).clone();
-            if first != body {
-                self.fail(format!("{recipient} gets {body:?} for {}, and had got {first:?}", event.id));
-            }
-        } else if self.bodies.contains_key(&key) {
-            self.fail(format!("{recipient} gets {} as it is, and had got what was rendered", event.id));
-        }
-        if is_denied(&event.event) || !self.allowed.contains(event.event.id()) {
-            self.fail(format!("{} is sent to {recipient}, and policy has not allowed it", event.id));
-        }
-    }
-
-    /// A request was made at this time to a target that has a rate limit.
-    pub(super) fn note_rate(&mut self, of: (RecipientId, Timestamp), limit: RateLimit, at: Instant) {
-        let sent = self.sent.entry(of).or_default();
-        sent.push(at);
-        sent.sort_unstable();
-        for (place, first) in sent.iter().enumerate() {
-            let (most, rest) = (u128::from(limit.burst()), &sent[place..]);
-            // Two attempts may have got theirs before the others, and send later.
-            let allowed =
-                |until: Instant| most + (until - *first).as_millis() / limit.interval().as_millis() + 2;
-            if let Some((count, _)) =
-                rest.iter().enumerate().find(|(count, at)| *count as u128 + 1 > allowed(**at))
-            {
-                let what = format!("{} requests to {}, whose limit is {limit}: {rest:?}", count + 1, of.0);
-                return self.fail(what);
-            }
-        }
-    }
-
     /// A request with events begins.
     pub(super) fn begin_request(&mut self, request: u64, names: Vec<String>) -> Known {
         self.requests.insert(request, names);
@@ -327,35 +218,31 @@ impl World {
         self.note(ids);
     }
 
-    /// An attempt begins, about which the store says this, if it can be read. Returns how often the delivery had been asked to
-    /// be sent again, as far as that is known.
+    /// An attempt begins, about which the store says this, if it can be read.
     pub(super) fn begin_attempt(
         &mut self,
         event: EventId,
         recipient: RecipientId,
         failed: u32,
         history: Option<Option<EventHistory>>,
-    ) -> usize {
+    ) {
         self.stats.attempts += 1;
         self.tell(|| format!("attempt at {event} for {recipient}, {failed} failed"));
         self.note((event, recipient, failed));
         if !self.in_flight.insert((event, recipient)) {
             self.fail(format!("two attempts at once of {event} for {recipient}"));
         }
-        let Some(history) = history else { return usize::MAX };
+        let Some(history) = history else { return };
         let Some(history) = history else {
-            self.fail(format!("{event} is attempted and not in the log"));
-            return 0;
+            return self.fail(format!("{event} is attempted and not in the log"));
         };
-        let Some(delivery) = history.deliveries.iter().find(|delivery| delivery.recipient == recipient)
-        else {
-            self.fail(format!("{event} has no delivery for {recipient}"));
-            return 0;
-        };
-        let is_recovered = delivery.history.iter().any(|entry| matches!(entry, Entry::Recovered { .. }));
-        if !history.event.matched.contains(&recipient) && !is_recovered {
+        if !history.event.matched.contains(&recipient) {
             self.fail(format!("{event} is attempted for {recipient}, which it does not match"));
         }
+        let Some(delivery) = history.deliveries.iter().find(|delivery| delivery.recipient == recipient)
+        else {
+            return self.fail(format!("{event} has no delivery for {recipient}"));
+        };
         let before = counted(&delivery.history);
         if is_final(&delivery.state) {
             self.fail(format!("{event} is attempted for {recipient} after its end: {:?}", delivery.state));
@@ -365,7 +252,6 @@ impl World {
                 "{event} for {recipient}: {before} attempts are recorded, the next has {failed} behind it"
             ));
         }
-        delivery.history.iter().filter(|entry| matches!(entry, Entry::Redelivery { .. })).count()
     }
 
     pub(super) fn end_attempt(&mut self, event: EventId, recipient: RecipientId) {
@@ -402,11 +288,6 @@ impl World {
         }
         for history in histories {
             for delivery in &history.deliveries {
-                if is_denied(&history.event.event)
-                    && matches!(delivery.state, State::Delivered { .. } | State::Dead { .. })
-                {
-                    self.fail(format!("policy denies {}, which is {:?}", history.event.id, delivery.state));
-                }
                 self.observe_delivery(
                     history.event.id,
                     delivery.recipient,
@@ -418,34 +299,21 @@ impl World {
     }
 
     fn observe_delivery(&mut self, event: EventId, recipient: RecipientId, state: &State, entries: &[Entry]) {
-        let is_again = |entry: &Entry| matches!(entry, Entry::Redelivery { .. });
-        // The schedule starts over when it is sent again.
-        for entries in entries.split(is_again) {
-            let numbers = entries.iter().filter_map(|entry| match entry {
-                Entry::Attempt(attempt) => Some(attempt.number),
-                _ => None,
-            });
-            if !numbers.eq(1..=counted(entries)) {
-                self.fail(format!("the attempts of {event} for {recipient} have gaps: {entries:?}"));
-            }
+        let numbers = entries.iter().filter_map(|entry| match entry {
+            Entry::Attempt(attempt) => Some(attempt.number),
+            _ => None,
+        });
+        if !numbers.eq(1..=counted(entries)) {
+            self.fail(format!("the attempts of {event} for {recipient} have gaps: {entries:?}"));
         }
-        let again = entries.iter().filter(|entry| is_again(entry)).count();
-        if again > 0 && !self.walked.contains(&recipient) {
-            self.fail(format!("{event} is sent again to {recipient}, which nobody has asked for"));
-        }
-        let end = is_final(state).then(|| (again, format!("{state:?}")));
-        let known = self.ended.get(&(event, recipient)).cloned();
-        match (known, end) {
-            (Some((before, known)), _) if again < before => {
-                self.fail(format!("{event} for {recipient} is {state:?}, and was sent again after {known}"));
+        let end = is_final(state).then(|| format!("{state:?}"));
+        match (self.ended.get(&(event, recipient)), end) {
+            (Some(known), end) if end.as_ref() != Some(known) => {
+                self.fail(format!("{event} for {recipient} had ended as {known}, and is {state:?}"));
             }
-            (Some(known), end) if known.0 == again && end.as_ref() != Some(&known) => {
-                self.fail(format!("{event} for {recipient} had ended as {known:?}, and is {state:?}"));
-            }
-            (known, Some(end)) if known.as_ref() != Some(&end) => {
+            (None, Some(end)) => {
                 self.note(&end);
                 self.stats.ended += 1;
-                self.stats.again += u64::from(known.is_some());
                 self.ended.insert((event, recipient), end);
             }
             (Some(_) | None, _) => {}
@@ -453,15 +321,8 @@ impl World {
     }
 }
 
-/// Tells whether policy denies an event to everyone.
-fn is_denied(event: &Event) -> bool {
-    event.id().bytes().map(u32::from).sum::<u32>().is_multiple_of(8)
-}
-
-/// Counts the attempts since a delivery was asked to be sent again, if it was.
 fn counted(entries: &[Entry]) -> u32 {
-    let last = entries.rsplit(|entry| matches!(entry, Entry::Redelivery { .. })).next().unwrap_or_default();
-    let attempts = last.iter().filter(|entry| matches!(entry, Entry::Attempt(_))).count();
+    let attempts = entries.iter().filter(|entry| matches!(entry, Entry::Attempt(_))).count();
     u32::try_from(attempts).unwrap()
 }
 
